@@ -1,0 +1,1 @@
+"""Combinations and orders of prompt, bias and adapter tuning."""

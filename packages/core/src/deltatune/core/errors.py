@@ -1,0 +1,7 @@
+"""The one exception a user is meant to read."""
+
+from __future__ import annotations
+
+
+class DeltatuneError(ValueError):
+    """Something the user can mend: one line that names what, where, the value and the way out."""

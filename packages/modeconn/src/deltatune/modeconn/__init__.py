@@ -1,0 +1,1 @@
+"""Mode connectivity of tuned pre-trained language models."""

@@ -1,0 +1,1 @@
+"""Recyclable Tuning: what old deltas are worth on an upgraded base model."""

@@ -1,0 +1,1 @@
+"""One low-dimensional space in which adapter, LoRA and prefix are optimized."""
