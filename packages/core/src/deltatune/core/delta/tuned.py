@@ -1,0 +1,242 @@
+"""A model with deltas attached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from deltatune.core.backbone import Backbone
+from deltatune.core.delta.base import Batch, Delta, DeltaConfig
+from deltatune.core.delta.values import Head, ValuesDelta
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.weights import Weights, check_match
+
+
+class Tuned(nn.Module):
+    """A frozen backbone and its deltas.
+
+    `tuned(batch)` gives logits in float32: (B, C) for the form head, (B, V) at the mask for the form prompt, (B, L, V) for the form text
+    (the decoder reads the labels shifted right). Batches map names to tensors: input_ids, attention_mask (B, T) int64, and what else the
+    model takes; labels (B,) or (B, L) int64 with -100 ignored are not passed on, except as decoder input.
+    """
+
+    def __init__(self, backbone: Backbone, deltas: list[Delta]) -> None:
+        """Use `attach`."""
+        super().__init__()
+        self.backbone = backbone
+        self.model: nn.Module = backbone.model
+        self.deltas = nn.ModuleList(deltas)
+        self._was_trainable = [p.requires_grad for p in self.model.parameters()]
+        self.model.requires_grad_(False)
+        ordered = sorted(self._deltas(), key=lambda delta: delta.stage)
+        self._handles = [handle for delta in ordered for handle in delta.hook(self.model)]
+        self._mask = _MaskPosition()
+        if backbone.form == "prompt":
+            self._handles.append(_hook_mask(backbone, self._mask))
+        self._names = {
+            name: f"deltas.{i}.{internal}" for i, delta in enumerate(self._deltas()) for name, internal in delta.names().items()
+        }
+        self._relative = {name for delta in self._deltas() if delta.relative for name in delta.names()}
+        self._lean = self._low_precision() if backbone.precision == "bf16" else {}
+        self.eval()
+
+    def _deltas(self) -> list[Delta]:
+        return [delta for delta in self.deltas if isinstance(delta, Delta)]
+
+    def _low_precision(self) -> dict[str, Tensor]:
+        """bf16 copies of the frozen linear maps: autocast would cast them again in every forward pass."""
+        taken = {name for delta in self._deltas() for name in delta.replaced()}
+        return {
+            f"{path}.{leaf}": tensor.to(torch.bfloat16)
+            for path, module in self.model.named_modules()
+            if isinstance(module, nn.Linear)
+            for leaf, tensor in module.named_parameters(recurse=False)
+            if f"{path}.{leaf}" not in taken
+        }
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """The trainable tensors, by public name, in the order of attachment."""
+        return {name: self.get_parameter(internal) for name, internal in self._names.items()}
+
+    @property
+    def head_names(self) -> list[str]:
+        """Names of the task head's tensors."""
+        return [name for name in self._names if self.backbone.sites.is_head(name)]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The deltas as a vector: copies, detached, float32; differences to the base where the base holds the parameter."""
+        with torch.no_grad():
+            return {
+                name: (parameter.float() - self._base(name) if name in self._differences() else parameter.float()).detach().clone()
+                for name, parameter in self.parameters_by_name().items()
+            }
+
+    def load(self, weights: Weights) -> None:
+        """Take the values of `weights`.
+
+        Raises:
+            DeltatuneError: other names or shapes than these deltas have; nothing is changed then.
+        """
+        parameters = self.parameters_by_name()
+        check_match(parameters, weights, "the attached deltas and the weights to load")
+        with torch.no_grad():
+            for name, value in self._values(weights).items():
+                parameters[name].copy_(value)
+
+    def _differences(self) -> set[str]:
+        """Names whose parameter holds base + difference (BitFit holds the difference itself)."""
+        return {name for delta in self._deltas() if delta.relative and isinstance(delta, ValuesDelta) for name in delta.names()}
+
+    def _base(self, name: str) -> Tensor:
+        return self.model.get_parameter(name).float()
+
+    def _values(self, weights: Weights) -> dict[str, Tensor]:
+        """What the parameters hold when the deltas are `weights`; differentiable."""
+        differences = self._differences()
+        return {
+            name: self._base(name) + w.to(self._base(name).device) if name in differences else w for name, w in weights.items()
+        }
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits in float32 (see the class)."""
+        inputs = self._inputs(batch)
+        with self._precision():
+            output = self._call(lambda model: model(**inputs).logits)
+        logits: Tensor = output.float()
+        return logits[:, 0] if self.backbone.form == "prompt" else logits
+
+    def generate(self, batch: Batch, **settings: Any) -> Tensor:
+        """Token ids (B, at most `max_length`) of the model's own `generate`; greedy unless `settings` say otherwise."""
+        inputs = {k: v for k, v in self._inputs(batch).items() if not k.startswith("decoder_")}
+        with self._precision(), torch.no_grad():
+            ids: Tensor = self._call(lambda model: model.generate(**inputs, **{"do_sample": False, "num_beams": 1} | settings))
+        return ids
+
+    def _inputs(self, batch: Batch) -> dict[str, Tensor]:
+        for delta in self._deltas():
+            batch = delta.prepare(batch)
+        if self.backbone.form == "prompt":
+            self._mask.find(batch["input_ids"], self.backbone.mask_id)
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        if self.backbone.form == "text" and "decoder_input_ids" not in inputs and "labels" in batch:
+            inputs["decoder_input_ids"] = self.backbone.model.prepare_decoder_input_ids_from_labels(batch["labels"])
+        return inputs
+
+    def _call(self, function: Callable[[Any], Any]) -> Any:
+        """Run `function(model)` with the deltas' tensors in the places that they replace."""
+        replaced = {**self._lean, **{name: t for delta in self._deltas() for name, t in delta.replaced().items()}}
+        if not replaced:
+            return function(self.model)
+        runner = _Runner(self.model, function)
+        return functional_call(runner, {f"model.{name}": tensor for name, tensor in replaced.items()}, ())
+
+    def _precision(self) -> Any:
+        if self.backbone.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.backbone.device.type, dtype=torch.bfloat16)
+
+    def detach(self) -> Backbone:
+        """Remove every trace of the deltas from the model and give the backbone back."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for parameter, trainable in zip(self.model.parameters(), self._was_trainable, strict=True):
+            parameter.requires_grad_(trainable)
+        self.model.eval()
+        return self.backbone
+
+    def report(self, start: Mapping[str, Tensor] | None = None) -> list[dict[str, Any]]:
+        """One row a delta: kind, sites, trainable scalars, and how far it moved from `start` (weights taken earlier)."""
+        rows = []
+        now = self.weights() if start is not None else {}
+        for delta in self._deltas():
+            names = list(delta.names())
+            moved = sum(float((now[n].double() - start[n].double()).square().sum()) for n in names) ** 0.5 if start else None
+            count = sum(parameter.numel() for parameter in delta.parameters())
+            rows.append({"kind": type(delta.config).__name__, "sites": len(delta.sites), "trainable": count, "moved": moved})
+        return rows
+
+
+class _MaskPosition:
+    """Where the mask stands in the batch under way, (B,) int64."""
+
+    positions: Tensor
+
+    def find(self, ids: Tensor, mask_id: int) -> None:
+        found = ids == mask_id
+        if not bool(found.any(dim=1).all()):
+            raise DeltatuneError("prompt: a text of the batch holds no mask token; the template must put one in every text")
+        self.positions = found.int().argmax(dim=1)
+
+
+def _at_mask(mask: _MaskPosition, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Pre-hook of the vocabulary head: keep the state at the mask, (B, T, d) -> (B, 1, d); scores elsewhere are not needed."""
+    states = args[0]
+    rows = torch.arange(states.shape[0], device=states.device)
+    return (states[rows, mask.positions].unsqueeze(1), *args[1:])
+
+
+def _hook_mask(backbone: Backbone, mask: _MaskPosition) -> torch.utils.hooks.RemovableHandle:
+    path = backbone.sites.lm_head
+    if path is None:
+        raise DeltatuneError("form prompt: the sites record names no lm_head; use another --form")
+    return backbone.model.get_submodule(path).register_forward_pre_hook(partial(_at_mask, mask))
+
+
+class _Runner(nn.Module):
+    """Calls a function of the model, so that `functional_call` reaches `generate` too."""
+
+    def __init__(self, model: nn.Module, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self) -> Any:
+        return self.function(self.model)
+
+
+def attach(backbone: Backbone, *configs: DeltaConfig, generator: torch.Generator | None = None, head: bool = True) -> Tuned:
+    """Attach deltas to a backbone.
+
+    Args:
+        backbone: what to attach to; its own tensors are never changed.
+        configs: any number of deltas; they act together.
+        generator: source of the initial values, on the CPU; None means seed 0.
+        head: train a task head as well, where the form has one.
+
+    Raises:
+        DeltatuneError: a setting does not fit the backbone, or two deltas claim one tensor.
+    """
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    wanted = list(configs)
+    has_head = any(backbone.sites.is_head(name) for name, _ in backbone.model.named_parameters())
+    if head and has_head and not any(isinstance(config, Head) for config in wanted):
+        wanted.append(Head())
+    # The head draws first: with one seed it is then the same for every delta beside it.
+    order = sorted(range(len(wanted)), key=lambda i: not isinstance(wanted[i], Head))
+    built = {i: wanted[i].build(backbone, generator) for i in order}
+    deltas = [built[i] for i in range(len(wanted))]
+    names = [name for delta in deltas for name in delta.names()]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise DeltatuneError(f"attach: two deltas claim {doubled[0]}; combine other kinds")
+    return Tuned(backbone, deltas)
+
+
+def forward_with(tuned: Tuned, weights: Weights) -> Callable[[Batch], Tensor]:
+    """The model's forward pass as if `weights` were loaded; differentiable in them, `tuned` itself unchanged."""
+    check_match(tuned.parameters_by_name(), weights, "the attached deltas and the weights")
+    values = {tuned._names[name]: value for name, value in tuned._values(weights).items()}
+
+    def forward(batch: Batch) -> Tensor:
+        logits: Tensor = functional_call(tuned, values, (batch,))
+        return logits
+
+    return forward
+
+
