@@ -1,0 +1,26 @@
+"""The command `deltatune-combos`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deltatune.core.cli import CHOICES, Commands, Planned, run
+
+COMMANDS: Commands = {
+    "run": Planned("tune and evaluate one combination"),
+    "grid": Planned("run all combinations over rates, batch sizes and seeds"),
+    "sequence": Planned("tune one method after another, the earlier ones frozen"),
+    "gather": Planned("select on dev and make the tables of a grid"),
+    "template": {"show": Planned("show a template on real examples, tokens, mask and label words marked")},
+    "embed": Planned("embed sentences for choosing demonstrations"),
+    "search": {"labels": Planned("search label words"), "templates": Planned("search templates")},
+    "vote": Planned("combine the predictions of several templates or models"),
+    "suggest": Planned("find the combination for your few examples, with the evidence"),
+    "reproduce": Planned("check the claims of the paper"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `deltatune-combos` with the words of `argv`, or of the process; the exit code."""
+    description = "Combinations and orders of prompt, bias and adapter tuning, few-shot and on full data."
+    return run("deltatune-combos", COMMANDS, argv, description=description, choices=CHOICES)

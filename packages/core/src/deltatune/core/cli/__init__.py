@@ -1,0 +1,34 @@
+"""The command `deltatune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deltatune.core.cli.runner import Commands, Lazy, Planned, SavedConfig, run
+
+__all__ = ["CHOICES", "COMMANDS", "Commands", "Lazy", "Planned", "SavedConfig", "main", "run"]
+
+# Config base classes, as `module:Class`, of which an option of any program of the family takes a subclass by name.
+CHOICES: tuple[str, ...] = ()
+
+COMMANDS: Commands = {
+    "tune": Planned("tune deltas of a model on a task"),
+    "evaluate": Planned("score a run on a split of its task"),
+    "predict": Planned("predict the examples of a JSON-lines file"),
+    "merge": Planned("add a delta to its base and write an ordinary model folder"),
+    "distance": Planned("measure how far two deltas or models are apart"),
+    "export": Planned("write a delta in the layout of PEFT"),
+    "import": Planned("read an adapter in the layout of PEFT"),
+    "prepare": Planned("convert published data layouts"),
+    "fewshot": Planned("draw the published few-shot samples"),
+    "pretrain": Planned("continue pre-training over domains"),
+    "world": Planned("show or rebuild the built-in world"),
+    "report": Planned("build tables and figures from the records of runs"),
+    "reproduce": Lazy("deltatune.core.cli.reproduce:reproduce", "check the claims of every installed paper (none yet)"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `deltatune` with the words of `argv`, or of the process; the exit code."""
+    description = "Deltas of pre-trained language models: tune, evaluate, exchange and compute with them."
+    return run("deltatune", COMMANDS, argv, description=description, choices=CHOICES)

@@ -1,0 +1,125 @@
+"""From the words after a command to the arguments of its function."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import typing
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from deltatune.core.cli.messages import explain
+from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.errors import DeltatuneError
+
+_CONFIG_HELP = "YAML file of these options, such as the config.yaml of a run; an option given beside it wins"
+_EPILOG = "--debug shows the traceback of an error."
+_ALWAYS = frozenset({"config", "help", "print_config"})
+
+
+def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: Sequence[type] = ()) -> dict[str, Any]:
+    """The keyword arguments of `function` that `words` gives.
+
+    Hyphens in option names count as underscores, a bool option needs no value, and `--config` is read first wherever it
+    stands.
+
+    Args:
+        function: typed; scalars, paths, lists, `Literal`, frozen dataclasses, and subclasses of `bases`.
+        prog: what the usage line calls the command.
+        words: the words after the command.
+        bases: config classes of which an option takes any subclass by name.
+
+    Raises:
+        DeltatuneError: one line about the first thing that does not fit.
+        SystemExit: after `--help` or `--print_config`.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, subclasses_enabled=list(bases))
+    known = dict(options(function, bases))
+    saved = [name for name, hint in _hints(function).items() if hint is SavedConfig]
+    parser = ArgumentParser(prog=prog, description=_description(function), epilog=_EPILOG, exit_on_error=False)
+    parser.add_argument("--config", action="config", help=_CONFIG_HELP)
+    parser.add_function_arguments(function, as_group=False, as_positional=False, skip={*saved})
+    try:
+        config = parser.parse_args(_normalised(words, known))
+        config.pop("config")
+        text = parser.dump(config, skip_unset=False)
+        arguments = vars(parser.instantiate(config))
+    except UnicodeDecodeError as error:
+        raise DeltatuneError(f"the --config file is not utf-8 at byte {error.start}; convert it first") from error
+    except (ArgumentError, ValueError) as error:
+        choices = [child.__name__ for base in bases for child in _descendants(base) if child is not base]
+        raise DeltatuneError(explain(str(error), {*known, *_ALWAYS}, choices)) from error
+    return {**arguments, **{name: SavedConfig(text) for name in saved}}
+
+
+def options(function: Callable[..., Any], bases: Sequence[type] = ()) -> Iterator[tuple[str, Any]]:
+    """All options of `function` with their types: `out_dir`, `train.steps`, `delta.rank` (of every known subclass)."""
+    for name, hint in _hints(function).items():
+        if hint is not SavedConfig:
+            yield name, hint
+            yield from _fields(hint, name, bases)
+
+
+def _fields(hint: Any, prefix: str, bases: Sequence[type]) -> Iterator[tuple[str, Any]]:
+    for part in typing.get_args(hint):
+        yield from _fields(part, prefix, bases)
+    if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
+        return
+    owners: Iterable[type] = _descendants(hint) if issubclass(hint, tuple(bases)) else [hint]
+    for owner in owners:
+        hints = typing.get_type_hints(owner)
+        for field in dataclasses.fields(owner):
+            yield f"{prefix}.{field.name}", hints[field.name]
+            yield from _fields(hints[field.name], f"{prefix}.{field.name}", bases)
+
+
+def _descendants(base: type) -> Iterator[type]:
+    yield base
+    children: list[type] = base.__subclasses__()
+    for child in children:
+        yield from _descendants(child)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(function)
+    return {name: hints[name] for name in inspect.signature(function).parameters}
+
+
+def _description(function: Callable[..., Any]) -> str:
+    """The docstring without its sections, which the parser shows beside each option."""
+    return re.split(r"\n\s*(?:Args|Returns|Raises):", inspect.getdoc(function) or "")[0]
+
+
+def _normalised(words: Sequence[str], known: dict[str, Any]) -> list[str]:
+    """The words as the parser takes them: names with underscores, a value for each bool, config files first."""
+    configs: list[str] = []
+    others: list[str] = []
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        if not word.startswith("--"):
+            others.append(word)
+            continue
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        follows = remaining[0] if remaining else "--"
+        if name == "config" and not equals and not follows.startswith("--"):
+            equals, value = "=", remaining.pop(0)
+        if name == "config":
+            _readable(value)
+        elif known.get(name) is bool and not equals and follows.lower() not in ("true", "false"):
+            equals, value = "=", "true"
+        (configs if name == "config" else others).append(f"--{name}{equals}{value}")
+    return configs + others
+
+
+def _readable(name: str) -> None:
+    if not name:
+        raise DeltatuneError("--config needs the name of a file")
+    if not Path(name).is_file():
+        raise DeltatuneError(f"no such --config file: {name}")

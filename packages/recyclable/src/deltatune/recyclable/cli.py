@@ -1,0 +1,29 @@
+"""The command `deltatune-recyclable`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deltatune.core.cli import CHOICES, Commands, Planned, run
+
+COMMANDS: Commands = {
+    "tune": Planned("tune a task from any checkpoint of a pre-training series"),
+    "apply": Planned("evaluate an old delta on a new base without training"),
+    "interpolate": Planned("evaluate the path between two tuned models"),
+    "distill": Planned("tune on the new base with an old delta on the old base as teacher"),
+    "init": Planned("tune from an old delta as initialization"),
+    "combine": Planned("distill from an old delta and start from it"),
+    "distance": Planned("measure how far models or deltas are apart, in all and by layer group"),
+    "similarity": Planned("compare what two bases compute, attention head by attention head"),
+    "pretrain": Planned("upgrade a base over domains or over your own texts"),
+    "project": Planned("learn a projection of old weights onto new ones and apply it to another task"),
+    "sweep": Planned("search the weights and the temperature of distillation on dev"),
+    "advise": Planned("say what each old delta is worth on the new base, with the evidence"),
+    "reproduce": Planned("check the claims of the paper"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `deltatune-recyclable` with the words of `argv`, or of the process; the exit code."""
+    description = "Recyclable Tuning: what old deltas are worth on an upgraded base model."
+    return run("deltatune-recyclable", COMMANDS, argv, description=description, choices=CHOICES)

@@ -1,0 +1,26 @@
+"""The command `deltatune-subspace`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deltatune.core.cli import CHOICES, Commands, Planned, run
+
+COMMANDS: Commands = {
+    "make-init": Planned("store the initial deltas that all solutions start from"),
+    "train-delta": Planned("tune the original solutions of a list of tasks"),
+    "approximate": Planned("learn the subspace from the solutions of one task or of many"),
+    "optimize": Planned("solve a task by tuning only its coordinates in the subspace"),
+    "transfer": Planned("decode a solution found through one delta into the others"),
+    "landscape": Planned("evaluate the triangle of the three points and planes of the subspace"),
+    "report": Planned("make the tables of relative performance with intervals"),
+    "reproduce": Planned("check the claims of the paper"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `deltatune-subspace` with the words of `argv`, or of the process; the exit code."""
+    description = (
+        "Unified optimization subspace: one low-dimensional space in which adapter, LoRA and prefix solve tasks."
+    )
+    return run("deltatune-subspace", COMMANDS, argv, description=description, choices=CHOICES)
