@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +79,8 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def mask_id(self) -> int:
@@ -143,9 +145,15 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
     if form == "head" and settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     try:
-        model, report = _auto_class(form).from_pretrained(
-            source, config=settings, revision=revision, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        with _quiet():
+            model, report = _auto_class(form).from_pretrained(
+                source,
+                config=settings,
+                revision=revision,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         raise DeltatuneError(f"model {config.model}: cannot load its weights ({_first_line(error)})") from error
     fresh = {*report["missing_keys"], *(key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"])}
@@ -181,7 +189,8 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = Non
 def untie(model: PreTrainedModel) -> PreTrainedModel:
     """Give `lm_head` a weight of its own, as T5 v1.1 has it; returns the same model.
 
-    transformers 5 ties the output layer of every model built from a configuration, whatever `tie_word_embeddings` says, and then
+    transformers 5 ties the output layer of every model built from a configuration, whatever `tie_word_embeddings` says, and
+    then
     rescales the decoder's output. Call this before loading or training weights of the untied, unscaled kind.
     """
     head = model.get_output_embeddings()
@@ -204,6 +213,22 @@ def pick_device(device: Device) -> torch.device:
     if not here[device]:
         raise DeltatuneError(f"--device {device}: none here; use --device auto or cpu")
     return torch.device(device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No report and no bar of transformers while weights are read: what is new or missing is handled here."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _auto_class(form: Form) -> Any:
@@ -248,5 +273,3 @@ def _not_found(name: str, error: Exception) -> DeltatuneError:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-

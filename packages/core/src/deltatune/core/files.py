@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,8 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield target
         if path.is_dir():
-            os.replace(path, scratch / "previous")
-        os.replace(target, path)
+            path.replace(scratch / "previous")
+        target.replace(path)
     except OSError as error:
         raise DeltatuneError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
     finally:

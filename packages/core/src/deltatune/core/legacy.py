@@ -1,6 +1,7 @@
 """Deltas saved by the published programs: `.pt` pickles with tensor names of their own.
 
-Tensors are read weights-only. The pickled configuration and argument objects that those files carry are replaced, by name, with inert
+Tensors are read weights-only. The pickled configuration and argument objects that those files carry are replaced, by name,
+with inert
 placeholders, so nothing in a file is ever run; a file that asks for anything else is refused.
 """
 
@@ -66,7 +67,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise DeltatuneError(f"no such file: {path}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise DeltatuneError(
-            f"{path}: refused, it is damaged or holds more than tensors and settings; save its tensors as safetensors where it was made"
+            f"{path}: refused, it is damaged or would run code; save its tensors as safetensors where it was made"
         ) from error
     if not isinstance(content, dict):
         raise DeltatuneError(f"{path}: holds a {type(content).__name__}, not named tensors")
@@ -125,5 +126,6 @@ def _houlsby(name: str, down: Tensor, bias: bool) -> Houlsby:
         return Houlsby(width=width, bias=False)
     if ".dropout.houlsby" in name:
         return Houlsby(width=width, placement="after_dropout")
-    placement = "after_projection" if ".dense.houlsby" in name else "after_norm"
-    return Houlsby(width=width, activation="gelu_new", placement=placement, init_std=0.01)
+    if ".dense.houlsby" in name:
+        return Houlsby(width=width, activation="gelu_new", placement="after_projection", init_std=0.01)
+    return Houlsby(width=width, activation="gelu_new", placement="after_norm", init_std=0.01)

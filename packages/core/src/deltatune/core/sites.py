@@ -1,6 +1,7 @@
 """Where an architecture keeps its attention, feed-forward, embeddings and head.
 
-One record per architecture. A delta asks a record for places and never names an architecture itself, so a new architecture is a new
+One record per architecture. A delta asks a record for places and never names an architecture itself, so a new architecture is
+a new
 record: here, or in a YAML file that a user passes as `--sites` (same field names; see `read_sites`).
 """
 
@@ -101,7 +102,8 @@ class Sites:
         Raises:
             DeltatuneError: the model has none there, so the record does not describe it.
         """
-        modules, found = dict(model.named_modules()), []
+        modules = dict(model.named_modules())
+        found: list[str] = []
         while (path := f"{stack.path}.{stack.block.format(i=len(found))}") in modules:
             found.append(path)
         if not found:

@@ -1,6 +1,7 @@
 """Arithmetic on deltas.
 
-`Weights` maps a name (path of a module of the base model plus a parameter) to a tensor; the order of names is part of the value.
+`Weights` maps a name (path of a module of the base model plus a parameter) to a tensor; the order of names is part of the
+value.
 Every function is out of place, insists on equal names and shapes, and accumulates in float32 or wider: sums taken in
 bfloat16 lose half their digits.
 """
@@ -55,9 +56,7 @@ def combine(parts: Sequence[Weights], coefficients: Sequence[float]) -> dict[str
         raise DeltatuneError(f"combine: {len(parts)} weights and {len(coefficients)} coefficients; give one coefficient for each")
     for part in parts[1:]:
         check_match(parts[0], part)
-    return {
-        name: weighted_sum((part[name] for part in parts), coefficients).to(first.dtype) for name, first in parts[0].items()
-    }
+    return {name: weighted_sum((part[name] for part in parts), coefficients).to(first.dtype) for name, first in parts[0].items()}
 
 
 def weighted_sum(tensors: Iterator[Tensor] | Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
@@ -134,7 +133,7 @@ def layout(weights: Weights, input_major: bool = False) -> list[Row]:
 
     Args:
         weights: names and shapes (the values do not matter).
-        input_major: write LoRA and adapter matrices as (in, out), the order of the T5 papers (subspace 3.2).
+        input_major: write LoRA and adapter matrices as (in, out), the order of the T5 papers (subspace).
     """
     rows, start = [], 0
     for name, tensor in weights.items():

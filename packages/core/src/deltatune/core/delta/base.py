@@ -1,6 +1,7 @@
 """What every delta has in common.
 
-A delta is a module of its own that stands beside the model. It owns tensors, under public names that start with the path of the module of
+A delta is a module of its own that stands beside the model. It owns tensors, under public names that start with the path of
+the module of
 the base model that they serve; it reaches the model through hooks, or through changed parameters, or by changing the batch.
 """
 
@@ -89,7 +90,9 @@ class Delta(nn.Module):
         Raises:
             DeltatuneError: this kind cannot be expressed in the base's own weights.
         """
-        raise DeltatuneError(f"merge: {type(self).__name__} is not part of the base's own weights ({self.why_not_merged}); use `export`")
+        raise DeltatuneError(
+            f"merge: {type(self).__name__} is not part of the base's own weights ({self.why_not_merged}); use `export`"
+        )
 
     why_not_merged = "it adds modules or positions"
 

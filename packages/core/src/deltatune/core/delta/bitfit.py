@@ -20,7 +20,7 @@ from deltatune.core.errors import DeltatuneError
 
 @dataclass(frozen=True)
 class BitFit(DeltaConfig):
-    """Bias vectors: of linear maps, of layer norms and of the vocabulary scores (combos 3.7)."""
+    """Bias vectors: of linear maps, of layer norms and of the vocabulary scores (combos)."""
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """See `DeltaConfig.build`."""
@@ -61,7 +61,7 @@ class BitFitDelta(Delta):
             bias = model.get_submodule(path).bias
             if not isinstance(bias, Tensor):
                 raise DeltatuneError(f"merge: {path} has no bias in the base that could hold the BitFit vector; use `export`")
-            result[f"{path}.bias"] = bias + part.bias
+            result[f"{path}.bias"] = bias + part.get_parameter("bias")
         return result
 
 

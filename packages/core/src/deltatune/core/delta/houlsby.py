@@ -1,13 +1,15 @@
-"""Adapters: a bottleneck with a skip connection on the output of sub-layers (Houlsby et al. 2019), y = h + W_up f(W_down h + b) + c.
+"""Adapters: bottlenecks with a skip connection after sub-layers (Houlsby et al. 2019), y = h + W_up f(W_down h + b) + c.
 
-The five papers place it in three ways. `after_projection`: on the output of the sub-layer's last linear map, before dropout, residual sum and
-norm (the T5 papers; recyclable's `after_dense`). `after_dropout`: the same after the dropout (combos 3.7). `after_norm`: on the residual
-stream after sum and norm (recyclable 3.2, modeconn 3.2; post-norm architectures only).
+The five papers place it in three ways. `after_projection`: on the output of the sub-layer's last linear map, before dropout,
+residual sum and
+norm (the T5 papers; recyclable's `after_dense`). `after_dropout`: the same after the dropout (combos). `after_norm`: on the
+residual
+stream after sum and norm (recyclable, modeconn; post-norm architectures only).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +21,7 @@ from deltatune.core.delta.base import Delta, DeltaConfig, Linear, change_output,
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.sites import Kind, SubLayer
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "relu": nn.functional.relu,
     "gelu": nn.functional.gelu,
@@ -36,10 +38,13 @@ class Houlsby(DeltaConfig):
         reduction: see `width` (published: `reduction_factor`).
         activation: f; gelu_new is the tanh approximation, silu is also called swish.
         bias: whether both maps have a bias.
-        sites: after which sub-layers: self (self-attention), cross (cross-attention), ffn (feed-forward); ffn alone is the Pfeiffer variant.
+        sites: after which sub-layers: self (self-attention), cross (cross-attention), ffn (feed-forward); ffn alone is the
+            Pfeiffer variant.
         placement: after_projection, after_dropout or after_norm (see the module's documentation).
-        init_std: standard deviation of the normal start of both matrices; biases start at 0. The papers use 0.02 and 0.01, so a fresh
-            adapter is near the identity and not exactly it; 0 starts the upper matrix at exactly 0 and draws the lower one with 0.02.
+        init_std: standard deviation of the normal start of both matrices; biases start at 0. The papers use 0.02 and 0.01, so
+            a fresh
+            adapter is near the identity and not exactly it; 0 starts the upper matrix at exactly 0 and draws the lower one
+            with 0.02.
     """
 
     width: int | None = None
@@ -114,6 +119,6 @@ def _site(sublayer: SubLayer, config: Houlsby) -> str:
     }[config.placement]
     if site is None:
         raise DeltatuneError(
-            f"houlsby.placement '{config.placement}' does not exist at {sublayer.projection} of this architecture; use after_projection"
+            f"houlsby.placement '{config.placement}' does not exist at {sublayer.projection}; use after_projection"
         )
     return site

@@ -1,7 +1,8 @@
 """LoRA: a low-rank update of linear maps (Hu et al. 2022), y = x W^T + (alpha / r) x A^T B^T.
 
-A (r, in) and B (out, r) as PEFT stores them. The T5 papers write A (in, r) and, because their initialiser then reads r as the fan-in, draw
-A from U(-1/sqrt(r), 1/sqrt(r)): `init="fan_rank"` (ensemble 3.1, subspace 3.1, modeconn 3.1). The usual bound is 1/sqrt(in).
+A (r, in) and B (out, r) as PEFT stores them. The T5 papers write A (in, r) and, because their initialiser then reads r as the
+fan-in, draw
+A from U(-1/sqrt(r), 1/sqrt(r)): `init="fan_rank"` (ensemble, subspace, modeconn). The usual bound is 1/sqrt(in).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class LoRA(DeltaConfig):
     Args:
         rank: inner width r (published: `lora_size`, `lora_r`).
         alpha: the update is scaled by alpha / rank.
-        init: bound of the uniform start of A: 1/sqrt(in) (standard) or 1/sqrt(rank) (fan_rank, as the T5 papers ran it). B starts at 0.
+        init: bound of the uniform start of A: 1/sqrt(in) (standard) or 1/sqrt(rank) (fan_rank, as the T5 papers ran it). B
+            starts at 0.
         targets: which maps of every attention (query, key, value, output) and feed-forward (expand, contract).
         dropout: probability of dropping entries of the input of A in training.
     """
@@ -90,7 +92,9 @@ class LoRADelta(Delta):
                 for path in sublayer.linears(role):
                     linear = module_at(backbone.model, path, "lora.targets")
                     if config.rank > min(width_of(linear)[:2]):
-                        raise DeltatuneError(f"lora.rank must be between 1 and {min(width_of(linear)[:2])} at {path}, got {config.rank}")
+                        raise DeltatuneError(
+                            f"lora.rank must be between 1 and {min(width_of(linear)[:2])} at {path}, got {config.rank}"
+                        )
                     self.place(path, Factors(config, linear, generator))
 
     def hook(self, model: nn.Module) -> Iterable[torch.utils.hooks.RemovableHandle]:

@@ -1,10 +1,12 @@
 """Prefix tuning: trained keys and values in front of self-attention (Li and Liang 2021).
 
-M = tanh(E W1^T) W2^T, E (P, d), W1 (r, d), W2 (2 L d, r), one set for each stack (modeconn 3.1, ensemble 3.1, subspace 3.1). M (P, 2 L d) is
-read as (L, 2, heads, P, d / heads) by a plain reshape, as the papers ran it (`layout="reshape"`: layer l of a model with as many
+M = tanh(E W1^T) W2^T, E (P, d), W1 (r, d), W2 (2 L d, r), one set for each stack (modeconn, ensemble, subspace). M (P, 2 L d) is
+read as (L, 2, heads, P, d / heads) by a plain reshape, as the papers ran it (`layout="reshape"`: layer l of a model with as
+many
 layers as there are rows uses a slice of the rows), or split along the feature axis (`layout="split"`, PEFT's).
 
-The prefix reaches an attention module as a past: a small cache in front of the model's own. So the relative position bias of T5 counts it as
+The prefix reaches an attention module as a past: a small cache in front of the model's own. So the relative position bias of
+T5 counts it as
 the positions before the text, masks leave it visible, and cached decoding sees it once, all by the model's own code.
 """
 
@@ -57,13 +59,17 @@ class Prefix(DeltaConfig):
 class StackPrefix(nn.Module):
     """The prefix of one stack; holds the keys and values of the forward pass under way."""
 
-    def __init__(self, config: Prefix, shape: tuple[int, int, int, int], device: torch.device, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: Prefix, shape: tuple[int, int, int, int], device: torch.device, generator: torch.Generator
+    ) -> None:
         """Create the tensors for `shape` = (layers, heads, width of a head, d_model)."""
         super().__init__()
         layers, heads, d_head, d_model = shape
         self.shape, self.layout = (layers, heads, d_head), config.layout
         features = 2 * layers * heads * d_head
-        self.prefix_embedding = nn.Parameter(torch.zeros(config.length, features if config.width is None else d_model, device=device))
+        self.prefix_embedding = nn.Parameter(
+            torch.zeros(config.length, features if config.width is None else d_model, device=device)
+        )
         fill_normal(self.prefix_embedding, config.init_std, generator)
         if config.width is not None:
             self.prefix_down = Linear(d_model, config.width, False, device)
@@ -139,11 +145,11 @@ def _attention_paths(backbone: Backbone, stack: Stack) -> list[str]:
     return [f"{block}.{template.attention}" for block in backbone.sites.blocks(backbone.model, stack)]
 
 
-def _begin(part: StackPrefix, module: nn.Module, args: tuple[Any, ...]) -> None:
+def _begin(part: Any, module: nn.Module, args: tuple[Any, ...]) -> None:
     part.current = part.keys_values()
 
 
-def _extend(part: StackPrefix, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _extend(part: Any, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Pre-hook of an attention module: put the prefix in front of its cache and widen its mask."""
     call = inspect.signature(module.forward).bind(*args, **kwargs)
     extra = call.arguments.pop("kwargs", {})
@@ -169,5 +175,7 @@ def _widen(mask: Tensor | None, length: int, hidden: Tensor, past: Past, causal:
         square = torch.ones(tokens, seen + tokens, dtype=torch.bool, device=hidden.device).tril(seen)
         return square[None, None]
     if mask.dim() != 4:
-        raise DeltatuneError("prefix: this attention implementation takes no four-dimensional mask; load the model with sdpa or eager")
+        raise DeltatuneError(
+            "prefix: this attention implementation takes no four-dimensional mask; load the model with sdpa or eager"
+        )
     return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)

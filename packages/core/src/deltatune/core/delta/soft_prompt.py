@@ -1,6 +1,7 @@
-"""Soft prompts: trained input vectors (Lester et al. 2021; combos 3.6).
+"""Soft prompts: trained input vectors (Lester et al. 2021; combos).
 
-A soft-prompt position is a negative token id: -(i + 1) is row i of the table P, added to position embeddings and normed like a word. So
+A soft-prompt position is a negative token id: -(i + 1) is row i of the table P, added to position embeddings and normed like a
+word. So
 attention masks and position ids follow from the ids, and a template may put the prompt anywhere.
 """
 
@@ -25,8 +26,9 @@ class SoftPrompt(DeltaConfig):
 
     Args:
         length: number of vectors P (published: `prompt_num`).
-        position: after_first (behind the first token, which a classification head reads), start (before it, as PEFT does), template (only
-            where the text already holds negative ids), or auto: after_first for the form head, start for the others.
+        position: after_first (behind the first token, which a classification head reads), start (before it, as PEFT does),
+            template (only
+            where the text already holds negative ids), or auto: start for text-to-text models, after_first for the others.
         init_std: standard deviation of the normal start.
     """
 
@@ -67,7 +69,7 @@ class SoftPromptDelta(Delta):
             raise DeltatuneError(f"soft_prompt: {backbone.sites.embedding} is a {type(embedding).__name__}, not an embedding")
         shape = (config.length, embedding.embedding_dim)
         self.place(backbone.sites.embedding, Table(shape, config.init_std, embedding.weight.device, generator))
-        auto = "after_first" if backbone.form == "head" else "start"
+        auto = "start" if backbone.form == "text" else "after_first"
         self.length, self.position = config.length, auto if config.position == "auto" else config.position
 
     def prepare(self, batch: Batch) -> Batch:
@@ -100,7 +102,8 @@ def _words_only(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].clamp(min=0), *args[1:])
 
 
-def _look_up(part: Table, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def _look_up(part: Any, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     ids = module.__dict__.pop("_prompt_ids")
     rows = part.soft_prompt[(-ids - 1).clamp(min=0)]  # (B, T, d)
-    return torch.where((ids < 0).unsqueeze(-1), rows.to(output.dtype), output)
+    result: Tensor = torch.where((ids < 0).unsqueeze(-1), rows.to(output.dtype), output)
+    return result

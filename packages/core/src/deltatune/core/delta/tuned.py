@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from deltatune.core.backbone import Backbone
 from deltatune.core.delta.base import Batch, Delta, DeltaConfig
+from deltatune.core.delta.lora import LoRADelta
 from deltatune.core.delta.values import Head, ValuesDelta
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.weights import Weights, check_match
@@ -21,8 +22,10 @@ from deltatune.core.weights import Weights, check_match
 class Tuned(nn.Module):
     """A frozen backbone and its deltas.
 
-    `tuned(batch)` gives logits in float32: (B, C) for the form head, (B, V) at the mask for the form prompt, (B, L, V) for the form text
-    (the decoder reads the labels shifted right). Batches map names to tensors: input_ids, attention_mask (B, T) int64, and what else the
+    `tuned(batch)` gives logits in float32: (B, C) for the form head, (B, V) at the mask for the form prompt, (B, L, V) for the
+    form text
+    (the decoder reads the labels shifted right). Batches map names to tensors: input_ids, attention_mask (B, T) int64, and
+    what else the
     model takes; labels (B,) or (B, L) int64 with -100 ignored are not passed on, except as decoder input.
     """
 
@@ -34,24 +37,25 @@ class Tuned(nn.Module):
         self.deltas = nn.ModuleList(deltas)
         self._was_trainable = [p.requires_grad for p in self.model.parameters()]
         self.model.requires_grad_(False)
-        ordered = sorted(self._deltas(), key=lambda delta: delta.stage)
+        ordered = sorted(self.kinds(), key=lambda delta: delta.stage)
         self._handles = [handle for delta in ordered for handle in delta.hook(self.model)]
         self._mask = _MaskPosition()
         if backbone.form == "prompt":
             self._handles.append(_hook_mask(backbone, self._mask))
         self._names = {
-            name: f"deltas.{i}.{internal}" for i, delta in enumerate(self._deltas()) for name, internal in delta.names().items()
+            name: f"deltas.{i}.{internal}" for i, delta in enumerate(self.kinds()) for name, internal in delta.names().items()
         }
-        self._relative = {name for delta in self._deltas() if delta.relative for name in delta.names()}
+        self._relative = {name for delta in self.kinds() if delta.relative for name in delta.names()}
         self._lean = self._low_precision() if backbone.precision == "bf16" else {}
         self.eval()
 
-    def _deltas(self) -> list[Delta]:
+    def kinds(self) -> list[Delta]:
+        """The attached deltas, in the order given."""
         return [delta for delta in self.deltas if isinstance(delta, Delta)]
 
     def _low_precision(self) -> dict[str, Tensor]:
         """bf16 copies of the frozen linear maps: autocast would cast them again in every forward pass."""
-        taken = {name for delta in self._deltas() for name in delta.replaced()}
+        taken = {name for delta in self.kinds() for name in delta.replaced()}
         return {
             f"{path}.{leaf}": tensor.to(torch.bfloat16)
             for path, module in self.model.named_modules()
@@ -69,11 +73,17 @@ class Tuned(nn.Module):
         """Names of the task head's tensors."""
         return [name for name in self._names if self.backbone.sites.is_head(name)]
 
+    def target_names(self) -> list[str]:
+        """Paths of the linear maps that LoRA updates."""
+        return [path for delta in self.kinds() if isinstance(delta, LoRADelta) for path, _ in delta.parts()]
+
     def weights(self) -> dict[str, Tensor]:
         """The deltas as a vector: copies, detached, float32; differences to the base where the base holds the parameter."""
         with torch.no_grad():
             return {
-                name: (parameter.float() - self._base(name) if name in self._differences() else parameter.float()).detach().clone()
+                name: (parameter.float() - self._base(name) if name in self._differences() else parameter.float())
+                .detach()
+                .clone()
                 for name, parameter in self.parameters_by_name().items()
             }
 
@@ -91,7 +101,7 @@ class Tuned(nn.Module):
 
     def _differences(self) -> set[str]:
         """Names whose parameter holds base + difference (BitFit holds the difference itself)."""
-        return {name for delta in self._deltas() if delta.relative and isinstance(delta, ValuesDelta) for name in delta.names()}
+        return {name for delta in self.kinds() if delta.relative and isinstance(delta, ValuesDelta) for name in delta.names()}
 
     def _base(self, name: str) -> Tensor:
         return self.model.get_parameter(name).float()
@@ -119,7 +129,7 @@ class Tuned(nn.Module):
         return ids
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        for delta in self._deltas():
+        for delta in self.kinds():
             batch = delta.prepare(batch)
         if self.backbone.form == "prompt":
             self._mask.find(batch["input_ids"], self.backbone.mask_id)
@@ -130,7 +140,7 @@ class Tuned(nn.Module):
 
     def _call(self, function: Callable[[Any], Any]) -> Any:
         """Run `function(model)` with the deltas' tensors in the places that they replace."""
-        replaced = {**self._lean, **{name: t for delta in self._deltas() for name, t in delta.replaced().items()}}
+        replaced = {**self._lean, **{name: t for delta in self.kinds() for name, t in delta.replaced().items()}}
         if not replaced:
             return function(self.model)
         runner = _Runner(self.model, function)
@@ -155,7 +165,7 @@ class Tuned(nn.Module):
         """One row a delta: kind, sites, trainable scalars, and how far it moved from `start` (weights taken earlier)."""
         rows = []
         now = self.weights() if start is not None else {}
-        for delta in self._deltas():
+        for delta in self.kinds():
             names = list(delta.names())
             moved = sum(float((now[n].double() - start[n].double()).square().sum()) for n in names) ** 0.5 if start else None
             count = sum(parameter.numel() for parameter in delta.parameters())
@@ -186,7 +196,8 @@ def _hook_mask(backbone: Backbone, mask: _MaskPosition) -> torch.utils.hooks.Rem
     path = backbone.sites.lm_head
     if path is None:
         raise DeltatuneError("form prompt: the sites record names no lm_head; use another --form")
-    return backbone.model.get_submodule(path).register_forward_pre_hook(partial(_at_mask, mask))
+    head: nn.Module = backbone.model.get_submodule(path)
+    return head.register_forward_pre_hook(partial(_at_mask, mask))
 
 
 class _Runner(nn.Module):
@@ -238,5 +249,3 @@ def forward_with(tuned: Tuned, weights: Weights) -> Callable[[Batch], Tensor]:
         return logits
 
     return forward
-
-

@@ -1,6 +1,7 @@
 """Deltas that give parameters of the base other values: `Full` fine-tuning, `Modules` chosen by pattern, and the task head.
 
-The base's own parameters stay as they are; the forward pass runs with the delta's tensors in their places (`torch.func.functional_call`).
+The base's own parameters stay as they are; the forward pass runs with the delta's tensors in their places
+(`torch.func.functional_call`).
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Modules(DeltaConfig):
         names = [name for name, _ in _trainable(backbone)]
         for pattern in self.patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise DeltatuneError(f"modules.patterns: '{pattern}' matches no parameter of the base; names look like {names[-1]}")
+                raise DeltatuneError(
+                    f"modules.patterns: '{pattern}' matches no parameter of the base; names look like {names[-1]}"
+                )
         return ValuesDelta(self, backbone, [name for name in names if any(fnmatchcase(name, p) for p in self.patterns)])
 
 
@@ -54,7 +57,8 @@ class Head(DeltaConfig):
     """The task head: attached with every delta where the form has one, and saved with it.
 
     Args:
-        init_std: standard deviation of the normal start of its matrices, None for the model's own; biases start at 0. A head that the
+        init_std: standard deviation of the normal start of its matrices, None for the model's own; biases start at 0. A head
+            that the
             checkpoint already held keeps its values.
     """
 

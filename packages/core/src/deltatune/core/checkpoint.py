@@ -1,0 +1,272 @@
+"""Deltas on disk.
+
+A delta folder holds `adapter_model.safetensors` (tensors under `base_model.model.<name>`), `adapter_config.json` (for LoRA a
+configuration that
+PEFT reads as it is; for the others a `peft_type` of deltatune's own) and `deltatune.json`: format number, kinds and settings,
+the base's
+digest, the head's names, the digest of the tensor file, and whatever the run adds (task, labels, step, score).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deltatune.core.backbone import Backbone
+from deltatune.core.delta import DELTAS, DeltaConfig, LoRA, Tuned, attach
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import read_json, replacing, write_json
+from deltatune.core.weights import Weights, weighted_sum
+
+FORMAT = 1
+TENSORS, CONFIG, ABOUT = "adapter_model.safetensors", "adapter_config.json", "deltatune.json"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A delta folder in memory.
+
+    Args:
+        weights: name -> tensor, float32, in the order of attachment, head included.
+        configs: the deltas' settings, in that order.
+        base: name, digest and model type of the base that it was tuned on.
+        head: names of the task head's tensors.
+        about: what the run added: task, labels, step, score, ....
+        path: where it was read.
+    """
+
+    weights: dict[str, Tensor]
+    configs: tuple[DeltaConfig, ...]
+    base: dict[str, Any]
+    head: tuple[str, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+
+def save(path: Path, tuned: Tuned, about: Mapping[str, Any] | None = None, weights: Weights | None = None) -> None:
+    """Write the deltas attached to a backbone as folder `path`, as a whole or not at all.
+
+    Args:
+        path: the folder; an old one is replaced.
+        tuned: kinds, settings and base.
+        about: added to `deltatune.json` under "about".
+        weights: other values for the same names; the attached ones by default.
+    """
+    backbone = tuned.backbone
+    base = {"name": backbone.name, "commit": backbone.commit, "digest": backbone.digest, "type": backbone.model.config.model_type}
+    configs = tuple(delta.config for delta in tuned.kinds())
+    chosen = dict(weights) if weights is not None else tuned.weights()
+    write(path, Saved(chosen, configs, base, tuple(tuned.head_names), dict(about or {})), targets=tuned.target_names())
+
+
+def write(path: Path, saved: Saved, targets: Sequence[str] = ()) -> None:
+    """Write `saved` as a delta folder; `targets` are the LoRA target modules that PEFT is told.
+
+    Raises:
+        DeltatuneError: a value is not finite (nothing is written), or the folder cannot be written.
+    """
+    _require_finite(saved.weights, str(path))
+    tensors = {PREFIX + name: tensor.contiguous() for name, tensor in saved.weights.items()}
+    with replacing(path) as folder:
+        folder.mkdir()
+        save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+        write_json(folder / CONFIG, _adapter_config(saved, targets))
+        write_json(
+            folder / ABOUT,
+            {
+                "deltatune_format": FORMAT,
+                "deltas": [config.describe() for config in saved.configs],
+                "base": saved.base,
+                "names": list(saved.weights),
+                "head": list(saved.head),
+                "tensors_sha256": _sha256(folder / TENSORS),
+                "about": saved.about,
+            },
+        )
+
+
+def read(path: Path) -> Saved:
+    """Read the delta folder that `path` addresses: itself, a run, or RUN@STEP (see `locate`).
+
+    Raises:
+        DeltatuneError: missing, truncated, tampered with, of a newer format, or not finite.
+    """
+    folder = locate(path)
+    about = read_json(folder / ABOUT)
+    if about.get("deltatune_format") != FORMAT:
+        raise DeltatuneError(
+            f"{folder / ABOUT}: deltatune_format is {about.get('deltatune_format')!r} and this version reads {FORMAT}; "
+            "update deltatune or save the delta again"
+        )
+    if _sha256(folder / TENSORS) != about["tensors_sha256"]:
+        raise DeltatuneError(f"{folder / TENSORS}: the file is not the one that was saved (its digest differs); restore it")
+    stored = read_tensors(folder / TENSORS)
+    weights = {name: stored[PREFIX + name] for name in about["names"]}
+    _require_finite(weights, str(folder))
+    configs = tuple(config_from(item, str(folder / ABOUT)) for item in about["deltas"])
+    return Saved(weights, configs, about["base"], tuple(about["head"]), about["about"], folder)
+
+
+def load(path: Path, backbone: Backbone, other_base: bool = False) -> Tuned:
+    """Attach the saved deltas to `backbone`.
+
+    Args:
+        path: a delta folder, a run, or RUN@STEP.
+        backbone: what to attach to.
+        other_base: accept a base with another digest than the delta was tuned on.
+
+    Raises:
+        DeltatuneError: another base without `other_base`; names or shapes that the base does not have.
+    """
+    return attach_saved(read(path), backbone, other_base)
+
+
+def attach_saved(saved: Saved, backbone: Backbone, other_base: bool = False) -> Tuned:
+    """Attach deltas that were read; see `load`."""
+    if saved.base["digest"] != backbone.digest and not other_base:
+        raise DeltatuneError(
+            f"{saved.path}: tuned on base {saved.base['name']} (digest {str(saved.base['digest'])[:12]}), and {backbone.name} has "
+            f"digest {backbone.digest[:12]}; give the same base, or --other_base to try it on this one"
+        )
+    tuned = attach(backbone, *saved.configs, head=bool(saved.head))
+    try:
+        tuned.load(saved.weights)
+    except DeltatuneError:
+        tuned.detach()
+        raise
+    return tuned
+
+
+def locate(path: Path) -> Path:
+    """The delta folder that a user's text addresses: FOLDER with `deltatune.json`, RUN (its `delta/`), or RUN@STEP (a snapshot).
+
+    Raises:
+        DeltatuneError: nothing there; the steps that exist are named.
+    """
+    if (path / ABOUT).is_file():
+        return path
+    run, _, step = str(path).rpartition("@")
+    if run and re.fullmatch(r"\d+", step):
+        folder = Path(run) / "snapshots" / step
+        if (folder / ABOUT).is_file():
+            return folder
+        steps = sorted(int(p.name) for p in (Path(run) / "snapshots").glob("*") if p.name.isdigit())
+        raise DeltatuneError(f"{path}: no snapshot of step {step}; steps there: {', '.join(map(str, steps)) or 'none'}")
+    if (path / "delta" / ABOUT).is_file():
+        return path / "delta"
+    if (path / CONFIG).is_file():
+        raise DeltatuneError(f"{path}: a PEFT adapter, not a delta folder; run `deltatune import --adapter {path}` first")
+    raise DeltatuneError(f"{path}: no delta here (looked for {ABOUT} and delta/{ABOUT}); give a run, RUN@STEP or a delta folder")
+
+
+def combine_files(paths: Sequence[Path], coefficients: Sequence[float]) -> Saved:
+    """The weighted sum of delta folders of one kind, one tensor of each file in memory at a time.
+
+    Raises:
+        DeltatuneError: other kinds, names or shapes; unequal lengths.
+    """
+    if not paths or len(paths) != len(coefficients):
+        raise DeltatuneError(f"combine: {len(paths)} deltas and {len(coefficients)} coefficients; give one coefficient for each")
+    folders = [locate(path) for path in paths]
+    abouts = [read_json(folder / ABOUT) for folder in folders]
+    for folder, about in zip(folders, abouts, strict=True):
+        for key in ("deltas", "names"):
+            if about[key] != abouts[0][key]:
+                raise DeltatuneError(f"combine: {folder} has other {key} than {folders[0]}; take deltas of one kind and size")
+    files = [_open(folder / TENSORS) for folder in folders]
+    weights = {}
+    for name in abouts[0]["names"]:
+        shapes = {tuple(file.get_slice(PREFIX + name).get_shape()) for file in files}
+        if len(shapes) > 1:
+            raise DeltatuneError(f"combine: {name} has shapes {', '.join(map(str, sorted(shapes)))}; take deltas of one size")
+        weights[name] = weighted_sum((file.get_tensor(PREFIX + name) for file in files), coefficients)
+    configs = tuple(config_from(item, str(folders[0])) for item in abouts[0]["deltas"])
+    about = {"combined": [{"path": str(p), "coefficient": c} for p, c in zip(paths, coefficients, strict=True)]}
+    return Saved(weights, configs, abouts[0]["base"], tuple(abouts[0]["head"]), about)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, floating ones as float32.
+
+    Raises:
+        DeltatuneError: missing, truncated, or another kind of file (a pickle is named as such and never opened).
+    """
+    file = _open(path)
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def config_from(described: Mapping[str, Any], where: str) -> DeltaConfig:
+    """The inverse of `DeltaConfig.describe`.
+
+    Raises:
+        DeltatuneError: a kind or a setting that this version does not know.
+    """
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in described.items() if key != "kind"}
+    kind = DELTAS.get(described["kind"])
+    if kind is None:
+        raise DeltatuneError(f"{where}: unknown delta '{described['kind']}' (known: {', '.join(DELTAS)}); update deltatune")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise DeltatuneError(f"{where}: {described['kind']} does not take these settings ({error}); update deltatune") from error
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError as error:
+        raise DeltatuneError(f"no such file: {path}") from error
+    except (SafetensorError, OSError) as error:
+        head = path.read_bytes()[:2] if path.is_file() else b""
+        found = "a pickle, which is never opened here" if head in (b"PK", b"\x80\x02", b"\x80\x04") else f"damaged ({error})"
+        raise DeltatuneError(f"{path}: not a safetensors file but {found}; save it as safetensors where it was made") from error
+
+
+def _adapter_config(saved: Saved, targets: Sequence[str]) -> dict[str, Any]:
+    kinds = [config for config in saved.configs if type(config).__name__ != "Head"]
+    if len(kinds) == 1 and isinstance(kinds[0], LoRA):
+        return lora_config(kinds[0], saved, targets)
+    name = "_".join(type(config).__name__.upper() for config in kinds) or "HEAD"
+    return {"peft_type": f"DELTATUNE_{name}", "base_model_name_or_path": saved.base["name"]}
+
+
+def lora_config(config: LoRA, saved: Saved, targets: Sequence[str]) -> dict[str, Any]:
+    """The `adapter_config.json` with which PEFT computes the same logits."""
+    modules = sorted({name.split(".")[0] for name in saved.head})
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": saved.base["name"],
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "target_modules": sorted(targets),
+        "bias": "none",
+        "modules_to_save": modules or None,
+        "inference_mode": True,
+        "task_type": None,
+    }
+
+
+def _require_finite(weights: Weights, where: str) -> None:
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise DeltatuneError(f"{where}: {name} holds nan or infinity; tune again with a lower learning rate")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DeltatuneError(f"cannot read {path}: {error.strerror}") from error

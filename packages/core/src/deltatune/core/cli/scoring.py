@@ -1,0 +1,189 @@
+"""`deltatune evaluate` and `deltatune predict`: use a run that is finished."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from deltatune.core import checkpoint
+from deltatune.core.backbone import BackboneConfig, Device, load_backbone
+from deltatune.core.cli.tune import row
+from deltatune.core.data import Example, Task
+from deltatune.core.delta import SoftPrompt, Tuned
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.evaluate import evaluate as score
+from deltatune.core.evaluate import run as answer
+from deltatune.core.files import read_json, read_text, write_text
+from deltatune.core.formats import Format, build_format
+from deltatune.core.run import append_records
+from deltatune.core.tuning import TaskChoice
+
+
+def evaluate(
+    run: Path,
+    split: Literal["train", "dev", "test"] = "test",
+    model: str | None = None,
+    task: str | None = None,
+    data_dir: Path | None = None,
+    other_base: bool = False,
+    device: Device = "auto",
+    precision: Literal["fp32", "bf16"] | None = None,
+    max_examples: int | None = None,
+    predictions: Path | None = None,
+) -> None:
+    """Score a run on a split of its task, and add a line to its records.
+
+    Args:
+        run: a run, or RUN@STEP for a snapshot.
+        split: which examples.
+        model: another base model than the run's; needs --other_base unless its weights are the same.
+        task: another task than the run's, with the same labels.
+        data_dir: where the task's files are now, if not where they were.
+        other_base: allow a base with another digest.
+        device: where to compute.
+        precision: fp32 or bf16; the run's own by default.
+        max_examples: use the first N examples.
+        predictions: also write one JSON line for each example here.
+    """
+    about = _about(run)
+    choice = _task_choice(about, task, data_dir)
+    loaded = choice.load()
+    tuned, form = _load(run, about, loaded, model, other_base, device, precision)
+    examples = list(getattr(loaded, split))[:max_examples]
+    if not examples:
+        raise DeltatuneError(f"task {choice.task} has no {split} examples; choose another --split")
+    scores = score(tuned, form, examples)
+    kept = ("value", "metric", "loss", "stderr", "n")
+    numbers = {name: getattr(scores, name) for name in kept}
+    if predictions is not None:
+        lines = (
+            json.dumps({"id": example.id, "prediction": form.name_of(found)}, ensure_ascii=False)
+            for example, found in zip(examples, scores.predictions, strict=True)
+        )
+        write_text(predictions, "".join(line + "\n" for line in lines))
+    base = {"name": tuned.backbone.name, "digest": tuned.backbone.digest}
+    record = {"kind": "evaluation", "delta": str(run), "task": choice.task, "split": split, "base": base, **numbers}
+    append_records(_run_of(run) / "records.jsonl", [record])
+    table = Table("split", "metric", "value", "standard error", "loss", "examples")
+    table.add_row(split, *row(numbers))
+    Console(file=sys.stdout).print(table)
+
+
+def predict(
+    run: Path,
+    input: Path,
+    output: Path | None = None,
+    model: str | None = None,
+    other_base: bool = False,
+    device: Device = "auto",
+    precision: Literal["fp32", "bf16"] | None = None,
+) -> None:
+    """Predict the examples of a JSON-lines file.
+
+    Each line is an object with "text", or "text" and "text2" for a pair. The output has the same lines with "prediction" added.
+
+    Args:
+        run: a run, or RUN@STEP for a snapshot.
+        input: the file.
+        output: where to write; the terminal by default.
+        model: another base model than the run's.
+        other_base: allow a base with another digest.
+        device: where to compute.
+        precision: fp32 or bf16; the run's own by default.
+    """
+    about = _about(run)
+    rows = _read_rows(input)
+    task = _task_of(about)
+    tuned, form = _load(run, about, task, model, other_base, device, precision)
+    examples = [Example(texts=_texts(item, input, number), label=None) for number, item in enumerate(rows, start=1)]
+    found, _ = answer(tuned, form, form.features(examples))
+    lines = [
+        json.dumps({**item, "prediction": form.name_of(value)}, ensure_ascii=False)
+        for item, value in zip(rows, found, strict=True)
+    ]
+    text = "".join(line + "\n" for line in lines)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_text(output, text)
+
+
+def _run_of(run: Path) -> Path:
+    """The run's own folder, without @STEP."""
+    return run if run.is_dir() else Path(str(run).rpartition("@")[0] or run)
+
+
+def _about(run: Path) -> dict[str, Any]:
+    checkpoint.locate(run)
+    about: dict[str, Any] = read_json(_run_of(run) / "run.json")
+    return about
+
+
+def _task_choice(about: dict[str, Any], task: str | None, data_dir: Path | None) -> TaskChoice:
+    before = about["config"]["task"]
+    kept = Path(before["data_dir"]) if before["data_dir"] else None
+    return TaskChoice(task or before["task"], data_dir or kept, before["max_length"])
+
+
+def _task_of(about: dict[str, Any]) -> Task:
+    return replace(_task_choice(about, None, None).load(), train=(), dev=(), test=())
+
+
+def _load(
+    run: Path,
+    about: dict[str, Any],
+    task: Task,
+    model: str | None,
+    other_base: bool,
+    device: Device,
+    precision: Literal["fp32", "bf16"] | None,
+) -> tuple[Tuned, Format]:
+    before = about["config"]["backbone"]
+    config = BackboneConfig(
+        model=model or before["model"],
+        revision=None if model else before["revision"],
+        form=before["form"],
+        device=device,
+        precision=precision or before["precision"],
+        sites=Path(before["sites"]) if before["sites"] else None,
+    )
+    saved = checkpoint.read(run)
+    trained, asked = saved.about["labels"], list(task.labels)
+    if trained != asked:
+        raise DeltatuneError(
+            f"{run}: its head knows the labels {', '.join(trained)}, and task {task.name} has {', '.join(asked)}"
+        )
+    backbone = load_backbone(config, num_labels=1 if task.regression else max(1, len(task.labels)))
+    tuned = checkpoint.attach_saved(saved, backbone, other_base)
+    prompts = sum(delta.length for delta in saved.configs if isinstance(delta, SoftPrompt))
+    return tuned, build_format(backbone, task, about["config"]["task"]["max_length"], prompts)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DeltatuneError(f"{path} line {number}: not JSON ({error.msg})") from error
+        if not isinstance(item, dict):
+            raise DeltatuneError(f'{path} line {number}: not an object; write one like {{"text": "..."}} a line')
+        rows.append(item)
+    if not rows:
+        raise DeltatuneError(f'{path} holds no examples; write one object like {{"text": "..."}} a line')
+    return rows
+
+
+def _texts(item: dict[str, Any], path: Path, number: int) -> tuple[str, ...]:
+    for first, second in (("text", "text2"), ("sentence1", "sentence2"), ("sentence", None)):
+        if isinstance(item.get(first), str):
+            return (item[first], item[second]) if second and isinstance(item.get(second), str) else (item[first],)
+    raise DeltatuneError(f'{path} line {number}: no "text"; keys are {", ".join(item)}')

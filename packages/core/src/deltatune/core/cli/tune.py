@@ -1,0 +1,136 @@
+"""`deltatune tune`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from deltatune.core.backbone import BackboneConfig, Device
+from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.delta import DeltaConfig
+from deltatune.core.train import TrainConfig
+from deltatune.core.tuning import TaskChoice, TuneConfig, tune_to
+
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def tune(
+    model: str,
+    task: str,
+    delta: DeltaConfig,
+    out_dir: Path,
+    config_yaml: SavedConfig,
+    also: list[DeltaConfig] | None = None,
+    data_dir: Path | None = None,
+    train: TrainConfig = TrainConfig(),  # noqa: B008 - frozen
+    lr: float | None = None,
+    init_seed: int = 0,
+    data_seed: int | None = None,
+    start: Path | None = None,
+    form: Literal["auto", "head", "prompt", "text"] = "auto",
+    revision: str | None = None,
+    sites: Path | None = None,
+    device: Device = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    max_length: int = 256,
+    max_train: int | None = None,
+    max_dev: int | None = None,
+    max_test: int | None = None,
+    tag: str = "",
+    log_with: Tracker | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Tune a delta of a pre-trained model on a task, score it on dev and test, and keep it in a folder.
+
+    The same command run again goes on where an interrupted one stopped, and does nothing where it had finished.
+
+    Args:
+        model: folder of a Hugging Face model, FOLDER@STEP of a `ckpt_STEP` series, or a hub name.
+        task: built-in name such as glue/rte, or a YAML task file.
+        delta: LoRA, Houlsby, Prefix, SoftPrompt, BitFit, Full or Modules; its settings as --delta.rank 8.
+        out_dir: folder of the run.
+        config_yaml: filled in by the program.
+        also: further deltas that act together with it.
+        data_dir: root of task folders, or the folder that holds the task's files.
+        train: steps, batch size, schedule, selection.
+        lr: learning rate; by default one that suits the delta (Full 5e-5, LoRA and Houlsby and BitFit 1e-3, Prefix and
+            SoftPrompt 1e-2).
+        init_seed: seed of the initial values of deltas and head.
+        data_seed: seed of the order of examples and of dropout; wins over train.data_seed and train.dropout_seed.
+        start: delta folder, run or RUN@STEP whose values are the start.
+        form: how the task is asked: a classification head, label words at a mask, text to text, or what suits the model.
+        revision: branch, tag or commit of a hub model.
+        sites: YAML record of an architecture that deltatune does not know.
+        device: where to compute.
+        precision: bf16 computes matrix products in bfloat16.
+        max_length: longest input in tokens.
+        max_train: use the first N training examples.
+        max_dev: use the first N dev examples.
+        max_test: use the first N test examples.
+        tag: a word of yours that goes into the records.
+        log_with: also log to this tracker, below out_dir.
+        overwrite: throw away a run that is in out_dir.
+    """
+    if data_seed is not None:
+        train = replace(train, data_seed=data_seed, dropout_seed=data_seed)
+    config = TuneConfig(
+        backbone=BackboneConfig(model, revision, form, device, precision, sites),
+        task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test),
+        deltas=(delta, *(also or ())),
+        train=replace(train, precision=precision, save_every=train.save_every or 100),
+        init_seed=init_seed,
+        start=start,
+        lr=lr,
+    )
+    with_log = _Tracker(log_with, out_dir) if log_with else None
+    facts = tune_to(config, out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, with_log)
+    if with_log is not None:
+        with_log.close()
+    if facts.get("already_finished"):
+        Console(stderr=True).print(f"{out_dir} is finished already; --overwrite does it again")
+    _show(facts, out_dir)
+
+
+class _Tracker:
+    """Named numbers to a tracker of accelerate."""
+
+    def __init__(self, kind: str, out_dir: Path) -> None:
+        from accelerate import Accelerator
+
+        self.accelerator: Any = Accelerator(log_with=kind, project_dir=str(out_dir / "logs"))
+        self.begun = False
+
+    def __call__(self, numbers: dict[str, float], step: int) -> None:
+        if not self.begun:  # not before the run has claimed its folder
+            self.accelerator.init_trackers("deltatune")
+            self.begun = True
+        self.accelerator.log(numbers, step=step)
+
+    def close(self) -> None:
+        self.accelerator.end_training()
+
+
+def _show(facts: dict[str, Any], out_dir: Path) -> None:
+    table = Table("split", "metric", "value", "standard error", "loss", "examples")
+    for split, numbers in facts["scores"].items():
+        table.add_row(split, *row(numbers))
+    console = Console(file=sys.stdout)
+    console.print(table)
+    trainable = ", ".join(f"{kind} {count:,}" for kind, count in facts["trainable"].items())
+    console.print(
+        f"trainable: {trainable}; training took {facts['train_seconds']:.1f} s; kept: step {facts['step']} in {out_dir}"
+    )
+    for note in facts["notes"]:
+        console.print(f"note: {note}")
+
+
+def row(numbers: dict[str, Any]) -> list[str]:
+    """The cells that tables of scores share: metric, value, standard error, loss, examples."""
+    show: Callable[[Any], str] = lambda value: "" if value is None else f"{value:.4f}"  # noqa: E731
+    return [numbers["metric"], show(numbers["value"]), show(numbers["stderr"]), show(numbers["loss"]), f"{numbers['n']:,}"]

@@ -1,0 +1,117 @@
+"""Scoring a tuned model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from deltatune.core.batches import Batch
+from deltatune.core.data import Example
+from deltatune.core.delta import Tuned
+from deltatune.core.formats import Feature, Format, Prediction, TextFormat
+from deltatune.core.metrics import score
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Args:
+        value: of the task's metric; nan where it is undefined.
+        metric: its name.
+        loss: of the teacher-forced objective, mean over examples (over answer tokens for text); nan without labels.
+        stderr: standard error of the value over examples, where the metric is a mean; else None.
+        n: number of examples.
+        predictions: class numbers, values or texts, in the order of the examples.
+        per_example: score of each example where the metric is a mean; else None.
+    """
+
+    value: float
+    metric: str
+    loss: float
+    stderr: float | None
+    n: int
+    predictions: list[Prediction] = field(repr=False, default_factory=list)
+    per_example: list[float] | None = field(repr=False, default=None)
+
+
+def evaluate(
+    tuned: Tuned, form: Format, examples: Sequence[Example], features: Sequence[Feature] | None = None, tokens: int = 16384
+) -> Scores:
+    """Score `tuned` on labelled examples: no gradient, evaluation mode, the mode from before restored.
+
+    Args:
+        tuned: the model.
+        form: how the examples are asked.
+        examples: with labels or answers.
+        features: the encoded examples, if they are at hand already.
+        tokens: most padded input tokens in one forward pass.
+    """
+    encoded = list(features) if features is not None else form.features(examples)
+    predictions, losses = run(tuned, form, encoded, tokens)
+    found = score(form.task.config.metric, predictions, form.references(examples))
+    loss = math.fsum(value * weight for value, weight in losses) / max(1, sum(weight for _, weight in losses))
+    return Scores(
+        value=found.value,
+        metric=form.task.config.metric,
+        loss=loss if losses else float("nan"),
+        stderr=_standard_error(found.per_example),
+        n=len(encoded),
+        predictions=predictions,
+        per_example=found.per_example,
+    )
+
+
+def run(tuned: Tuned, form: Format, features: Sequence[Feature], tokens: int = 16384) -> tuple[list[Prediction], list[Any]]:
+    """Predictions in the order of `features`, and (loss, weight) of each batch that has labels.
+
+    Batches hold examples of similar length and at most `tokens` padded input tokens, at least one example.
+    """
+    order = sorted(range(len(features)), key=lambda i: -len(features[i]["input_ids"]))
+    predictions: dict[int, Prediction] = {}
+    losses: list[tuple[float, int]] = []
+    was_training = tuned.training
+    tuned.eval()
+    try:
+        with torch.inference_mode():
+            for rows in _portions(order, features, tokens):
+                batch = {
+                    name: tensor.to(tuned.backbone.device) for name, tensor in form.collate([features[i] for i in rows]).items()
+                }
+                found, loss = _answer(tuned, form, batch)
+                predictions |= dict(zip(rows, found, strict=True))
+                losses += [loss] if loss is not None else []
+    finally:
+        tuned.train(was_training)
+    return [predictions[i] for i in range(len(features))], losses
+
+
+def _answer(tuned: Tuned, form: Format, batch: Batch) -> tuple[list[Prediction], tuple[float, int] | None]:
+    labels = batch.get("labels")
+    if isinstance(form, TextFormat):
+        loss = None if labels is None else (float(form.loss(tuned(batch), batch)), int((labels != -100).sum()))
+        return form.decode(tuned.generate(batch, max_length=form.max_answer)), loss
+    logits = tuned(batch)
+    return form.predict(logits), None if labels is None else (float(form.loss(logits, batch)), len(labels))
+
+
+def _portions(order: list[int], features: Sequence[Feature], tokens: int) -> list[list[int]]:
+    """`order` (longest first) cut where the next example would make a batch of more than `tokens` padded tokens."""
+    portions: list[list[int]] = []
+    for i in order:
+        if portions and len(features[portions[-1][0]]["input_ids"]) * (len(portions[-1]) + 1) <= tokens:
+            portions[-1].append(i)
+        else:
+            portions.append([i])
+    return portions
+
+
+def _standard_error(values: Sequence[float] | None) -> float | None:
+    if values is None or len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))

@@ -1,0 +1,117 @@
+"""A run on disk.
+
+<out_dir>/config.yaml     the command's options; `--config` reruns it
+<out_dir>/run.json        what was run: command, versions, seeds, digests, device, time, status
+<out_dir>/records.jsonl   one line for each measurement
+<out_dir>/delta/          the tuned deltas
+<out_dir>/snapshots/N/    the same after N updates, addressed as RUN@N
+<out_dir>/state/          what an interrupted run goes on from; removed at the end
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import read_json, read_text, write_json, write_text
+
+_PACKAGES = ("deltatune-core", "torch", "transformers", "accelerate", "safetensors")
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of `value` as canonical JSON, 16 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: where it is.
+        digest: identity of the configuration, without what cannot change the outcome.
+    """
+
+    path: Path
+    digest: str
+
+    @property
+    def state(self) -> Path:
+        """Where the state of an interrupted run is."""
+        return self.path / "state"
+
+    def begin(self, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False) -> bool:
+        """Claim the folder; returns False if this very run is finished in it already.
+
+        Args:
+            about: written to `run.json`.
+            config_yaml: written to `config.yaml`.
+            overwrite: throw away whatever run is there.
+
+        Raises:
+            DeltatuneError: another run, or something that is no run, is in the folder.
+        """
+        if overwrite and (self.path / "run.json").exists():
+            shutil.rmtree(self.path)
+        if (self.path / "run.json").exists():
+            there = read_json(self.path / "run.json")
+            if there.get("config_digest") != self.digest:
+                raise DeltatuneError(f"--out_dir {self.path} holds another run; choose another folder, or --overwrite it")
+            if there.get("status") == "finished":
+                return False
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise DeltatuneError(f"--out_dir {self.path} is not empty and holds no run; choose another folder")
+        write_json(self.path / "run.json", {**about, **self._constants(), "status": "running"})
+        write_text(self.path / "config.yaml", config_yaml)
+        return True
+
+    def finish(self, about: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
+        """Write the records, mark the run as finished and remove its state."""
+        append_records(self.path / "records.jsonl", records, fresh=True)
+        write_json(self.path / "run.json", {**about, **self._constants(), "status": "finished"})
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def _constants(self) -> dict[str, Any]:
+        return {"config_digest": self.digest, "versions": versions(), "python": platform.python_version()}
+
+
+def append_records(path: Path, records: Iterable[Mapping[str, Any]], fresh: bool = False) -> None:
+    """Add lines to a records file, as a whole or not at all; `fresh` drops what was there."""
+    before = "" if fresh or not path.exists() else read_text(path)
+    write_text(path, before + "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The measurements in `path`, a records file or a run.
+
+    Raises:
+        DeltatuneError: missing, or a line that is not JSON (with its number).
+    """
+    file = path / "records.jsonl" if path.is_dir() else path
+    records = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise DeltatuneError(f"{file} line {number}: not JSON ({error.msg})") from error
+    return records
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a number can depend on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a source tree on the path, not installed
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,262 @@
+"""Tuning deltas on a task and keeping the result: what `deltatune tune` does, for Python."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltatune.core import checkpoint
+from deltatune.core.backbone import Backbone, BackboneConfig, load_backbone
+from deltatune.core.data import Task, load_task
+from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt, Tuned, attach
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.evaluate import Scores, evaluate
+from deltatune.core.formats import Format, build_format
+from deltatune.core.run import RunFolder, digest_of
+from deltatune.core.train import History, Hooks, TrainConfig, fit
+
+# Starting points that train on small and base models; the papers' own rates are in their packages' configurations.
+LEARNING_RATES: dict[type[DeltaConfig], float] = {Full: 5e-5, LoRA: 1e-3, Houlsby: 1e-3, Prefix: 1e-2, SoftPrompt: 1e-2}
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """Which examples.
+
+    Args:
+        task: a built-in name such as glue/rte, or a YAML task file.
+        data_dir: the root of task folders, or the folder that holds the files.
+        max_length: longest input in tokens.
+        max_train: use the first N training examples.
+        max_dev: use the first N dev examples.
+        max_test: use the first N test examples.
+    """
+
+    task: str
+    data_dir: Path | None = None
+    max_length: int = 256
+    max_train: int | None = None
+    max_dev: int | None = None
+    max_test: int | None = None
+
+    def load(self) -> Task:
+        """The task with its examples."""
+        limits = {"max_train": self.max_train, "max_dev": self.max_dev, "max_test": self.max_test}
+        return load_task(self.task, self.data_dir, **limits)
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Everything that decides the outcome of one run.
+
+    Args:
+        backbone: the pre-trained model.
+        task: the examples.
+        deltas: what is attached; they act together.
+        train: how long and how; a learning rate of None is chosen by the deltas.
+        init_seed: of the deltas' and the head's initial values.
+        start: a delta folder, a run or RUN@STEP whose values are the start.
+        lr: learning rate; None takes the smallest that the deltas ask for.
+    """
+
+    backbone: BackboneConfig
+    task: TaskChoice
+    deltas: tuple[DeltaConfig, ...]
+    train: TrainConfig = field(default_factory=TrainConfig)
+    init_seed: int = 0
+    start: Path | None = None
+    lr: float | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """All settings as plain values; equal for runs that must end equal."""
+        settings = {key: value for key, value in asdict(self).items() if key != "deltas"}
+        return {**settings, "deltas": [delta.describe() for delta in self.deltas]}
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate in force."""
+        return self.lr if self.lr is not None else min(LEARNING_RATES.get(type(delta), 1e-3) for delta in self.deltas)
+
+
+@dataclass
+class Result:
+    """A tuned model in memory, with its scores.
+
+    Args:
+        tuned: holds the selected weights.
+        form: how the task is asked.
+        history: of the training.
+        dev: scores of the selected weights; None without dev examples.
+        test: the same on test.
+    """
+
+    tuned: Tuned
+    form: Format
+    history: History
+    dev: Scores | None
+    test: Scores | None
+
+
+def prepare(config: TuneConfig) -> tuple[Tuned, Format, Task]:
+    """Load task and model, attach the deltas, and take over the start if there is one.
+
+    Raises:
+        DeltatuneError: whatever does not fit; nothing is written by this function.
+    """
+    if not config.deltas:
+        raise DeltatuneError("no delta given; choose one with --delta")
+    task = config.task.load()
+    backbone = load_backbone(config.backbone, num_labels=1 if task.regression else max(1, len(task.labels)))
+    generator = torch.Generator().manual_seed(config.init_seed)
+    prompts = [delta.length for delta in config.deltas if isinstance(delta, SoftPrompt)]
+    form = build_format(backbone, task, config.task.max_length, sum(prompts))
+    tuned = attach(backbone, *config.deltas, generator=generator)
+    if config.start is not None:
+        take_start(tuned, checkpoint.read(config.start))
+    return tuned, form, task
+
+
+def take_start(tuned: Tuned, start: checkpoint.Saved) -> None:
+    """Start from saved values; a head of another width keeps its fresh values.
+
+    Raises:
+        DeltatuneError: the deltas themselves have other names or shapes.
+    """
+    own = tuned.weights()
+    fits = set(start.head) == set(tuned.head_names) and all(start.weights[n].shape == own[n].shape for n in tuned.head_names)
+    kept = {} if fits else {name: own[name] for name in tuned.head_names}
+    tuned.load({name: w for name, w in start.weights.items() if fits or name not in start.head} | kept)
+
+
+def tune(config: TuneConfig, hooks: Hooks | None = None, resume_from: Path | None = None) -> Result:
+    """Tune and score, all in memory.
+
+    Args:
+        config: what to do.
+        hooks: see `fit`.
+        resume_from: folder with the state of an interrupted run.
+    """
+    tuned, form, task = prepare(config)
+    return tune_prepared(config, tuned, form, task, hooks, resume_from)
+
+
+def tune_prepared(
+    config: TuneConfig, tuned: Tuned, form: Format, task: Task, hooks: Hooks | None = None, resume_from: Path | None = None
+) -> Result:
+    """The second half of `tune`, for a model that is attached already."""
+    dev = form.features(task.dev)
+    train = replace(config.train, optimizer=replace(config.train.optimizer, lr=config.learning_rate))
+    batches = train.batches(form.features(task.train), form.collate, form.choose)
+    per_epoch = batches.per_epoch(train.accumulation)
+    if train.eval_every is None:
+        # A run shorter than an epoch is still evaluated once.
+        train = replace(train, eval_every=min(per_epoch, train.total(per_epoch)))
+    history = fit(
+        lambda batch: form.loss(tuned(batch), batch),
+        tuned.parameters_by_name(),
+        batches,
+        train,
+        evaluate=(lambda: evaluate(tuned, form, task.dev, dev).value) if task.dev else None,
+        hooks=replace(hooks or Hooks(), mode=partial(_switch, tuned)),
+        resume_from=resume_from,
+    )
+    _take(tuned, history.selected)
+    scores = [evaluate(tuned, form, split) if split else None for split in (task.dev, task.test)]
+    return Result(tuned, form, history, *scores)
+
+
+def _switch(tuned: Tuned, training: bool) -> None:
+    tuned.train(training)
+
+
+def _take(tuned: Tuned, selected: Mapping[str, Tensor]) -> None:
+    """Hold the selected values, rounded as a saved and reloaded delta would hold them, so that scores are those of the file."""
+    with torch.no_grad():
+        for name, parameter in tuned.parameters_by_name().items():
+            parameter.copy_(selected[name])
+    tuned.load(tuned.weights())
+
+
+def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False,
+            log: Any = None) -> dict[str, Any]:  # fmt: skip
+    """Tune into a folder: resumable, never half-written; returns what `run.json` says at the end.
+
+    Args:
+        config: what to do.
+        out_dir: the folder (see `deltatune.core.run`).
+        about: added to `run.json`: command, tag.
+        config_yaml: the command's options.
+        overwrite: throw away a run that is there.
+        log: called with named numbers and the number of updates.
+    """
+    from deltatune.core.files import read_json
+
+    folder = RunFolder(out_dir, digest_of(config.identity()))
+    if (out_dir / "run.json").exists() and not overwrite:
+        there = read_json(out_dir / "run.json")
+        if there.get("status") == "finished" and there.get("config_digest") == folder.digest:
+            return {**there, "already_finished": True}
+    tuned, form, task = prepare(config)
+    facts = {**about, **_facts(config, tuned, task)}
+    folder.begin(facts, config_yaml, overwrite)
+    started = time.perf_counter()
+    described = {"task": config.task.task, "labels": list(task.labels), "metric": task.config.metric, "form": tuned.backbone.form}
+
+    def snapshot(step: int, values: Mapping[str, Tensor]) -> None:
+        checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**described, "step": step})
+
+    hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
+    resume = folder.state if (folder.state / "state.pt").exists() else None
+    result = tune_prepared(config, tuned, form, task, hooks, resume)
+    step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
+    checkpoint.save(out_dir / "delta", tuned, {**described, "step": step})
+    facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3), "step": step}
+    final = {split: _numbers(scores) for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
+    records = list(_records(config, facts, result, final, step))
+    folder.finish({**facts, "scores": final}, records)
+    return {**facts, "scores": final}
+
+
+def _facts(config: TuneConfig, tuned: Tuned, task: Task) -> dict[str, Any]:
+    backbone: Backbone = tuned.backbone
+    return {
+        "config": config.identity() | {"learning_rate": config.learning_rate},
+        "base": {"name": backbone.name, "commit": backbone.commit, "digest": backbone.digest},
+        "data": {"digest": task.digest, "train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
+        "notes": list(task.notes),
+        "device": _device_name(backbone.device),
+        "threads": torch.get_num_threads(),
+        "trainable": {row["kind"]: row["trainable"] for row in tuned.report()},
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _numbers(scores: Scores) -> dict[str, Any]:
+    kept = ("value", "metric", "loss", "stderr", "n")
+    return {name: getattr(scores, name) for name in kept}
+
+
+def _records(config: TuneConfig, facts: Mapping[str, Any], result: Result, final: Mapping[str, Any], step: int) -> Any:
+    common = {
+        "task": config.task.task,
+        "base": facts["base"]["name"],
+        "deltas": [delta.describe() for delta in config.deltas],
+        "init_seed": config.init_seed,
+        "data_seed": config.train.data_seed,
+        "tag": facts.get("tag", ""),
+    }
+    for at, value in result.history.evaluations:
+        yield {**common, "kind": "curve", "split": "dev", "step": at, "value": value}
+    for split, numbers in final.items():
+        seconds = {"seconds": facts["seconds"], "train_seconds": facts["train_seconds"]}
+        yield {**common, "kind": "result", "split": split, "step": step, **numbers, "trainable": facts["trainable"], **seconds}
