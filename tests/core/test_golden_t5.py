@@ -185,7 +185,13 @@ def test_flatten_layout(golden, kind):
     vectors = golden("subspace", "flatten_layout.json")
     size = vectors["config"]
     small = T5Config(
-        **SIZES, vocab_size=size["vocab"], d_model=size["d_model"], d_kv=size["d_kv"], d_ff=size["d_ff"], num_heads=2, num_layers=2
+        **SIZES,
+        vocab_size=size["vocab"],
+        d_model=size["d_model"],
+        d_kv=size["d_kv"],
+        d_ff=size["d_ff"],
+        num_heads=2,
+        num_layers=2,
     )
     base = T5Config(**SIZES, vocab_size=32128, d_model=768, d_kv=64, d_ff=2048, num_heads=12, num_layers=12)
     base_size = {"a": 12, "r": 10, "alpha": 16, "pnum": 120, "pr": 24}
