@@ -59,7 +59,7 @@ def evaluate(
         value=found.value,
         metric=form.task.config.metric,
         loss=loss if losses else float("nan"),
-        stderr=_standard_error(found.per_example),
+        stderr=found.stderr,
         n=len(encoded),
         predictions=predictions,
         per_example=found.per_example,
@@ -109,9 +109,3 @@ def _portions(order: list[int], features: Sequence[Feature], tokens: int) -> lis
             portions.append([i])
     return portions
 
-
-def _standard_error(values: Sequence[float] | None) -> float | None:
-    if values is None or len(values) < 2:
-        return None
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
