@@ -3,34 +3,97 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-GOLDEN = Path(__file__).parent / "golden"
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
+
+
+class Cases(dict):
+    """The top level of a file; remembers which entries a test looked at."""
+
+    def __init__(self, values: dict[str, Any], seen: set[str], where: str) -> None:
+        super().__init__(values)
+        self._seen, self._where = seen, where
+
+    def _mark(self, *keys: str) -> None:
+        self._seen.update(f"{self._where}::{key}" for key in keys)
+
+    def __getitem__(self, key: str) -> Any:
+        self._mark(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+    def items(self) -> Any:
+        self._mark(*self)
+        return super().items()
+
+    def values(self) -> Any:
+        self._mark(*self)
+        return super().values()
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self.items()) | other
+
+    @property
+    def files(self) -> list[str]:
+        """The names in an npz archive, as numpy calls them."""
+        return list(self)
 
 
 class Golden:
-    """Reads reference vectors and remembers which files were opened by a test."""
+    """Reads reference vectors and remembers which cases were compared."""
 
     def __init__(self) -> None:
-        self.compared: set[str] = set()
+        self.seen: set[str] = set()
 
     def __call__(self, paper: str, name: str) -> Any:
-        """The parsed JSON, or the open npz archive, of `tests/golden/<paper>/<name>`."""
-        self.compared.add(f"{paper}/{name}")
-        path = GOLDEN / paper / name
+        """The parsed JSON, or the arrays by name, of `tests/golden/<paper>/<name>`."""
+        path, where = GOLDEN / paper / name, f"{paper}/{name}"
+        self.seen.add(where)
         if path.suffix == ".npz":
-            return np.load(path, allow_pickle=False)
-        return json.loads(path.read_text(encoding="utf-8"))
+            with np.load(path, allow_pickle=False) as archive:
+                return Cases(dict(archive), self.seen, where)
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return Cases(value, self.seen, where) if isinstance(value, dict) else value
 
     def case(self, paper: str, name: str, key: str) -> Any:
-        """One entry of a file, recorded by its own name."""
-        value = self(paper, name)[key]
-        self.compared.add(f"{paper}/{name}::{key}")
-        return value
+        """One entry of a file."""
+        return self(paper, name)[key]
+
+
+def cases() -> Iterator[str]:
+    """Every case there is: `paper/file::entry` for archives and JSON objects, `paper/file` for other JSON."""
+    for path in sorted([*GOLDEN.glob("*/*.json"), *GOLDEN.glob("*/*.npz")]):
+        where = f"{path.parent.name}/{path.name}"
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                names = archive.files
+        else:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            names = list(value) if isinstance(value, dict) else []
+        yield from (f"{where}::{name}" for name in names) if names else (where,)
+
+
+def excused() -> dict[str, str]:
+    """Case, or `paper/file`, or a prefix that ends in `*` -> why nobody compares it, from `tests/golden/uncovered.txt`."""
+    found = {}
+    for line in (GOLDEN / "uncovered.txt").read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            case, _, reason = line.partition("  ")
+            found[case.strip()] = reason.strip()
+    return found
+
+
+def is_excused(case: str, excuses: dict[str, str]) -> bool:
+    return any(case == key or case.startswith(f"{key}::") or (key[-1] == "*" and case.startswith(key[:-1])) for key in excuses)
 
 
 _GOLDEN = Golden()
@@ -40,3 +103,28 @@ _GOLDEN = Golden()
 def golden() -> Golden:
     """The reference vectors (see `tests/golden/README.md`)."""
     return _GOLDEN
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run of all tests fails if a case was compared by no test and `uncovered.txt` does not say why."""
+    whole = any(Path(arg).resolve() == TESTS for arg in session.config.args)
+    if not whole or session.config.option.keyword or session.config.option.markexpr or session.config.option.collectonly:
+        return
+    excuses = excused()
+    missed = [case for case in cases() if case not in _GOLDEN.seen and not is_excused(case, excuses)]
+    if missed and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    session.config.stash[_MISSED] = missed
+
+
+_MISSED = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the reference vectors that nobody compared."""
+    missed = config.stash.get(_MISSED, [])
+    if missed:
+        terminalreporter.section("reference vectors that no test compared")
+        for case in missed:
+            terminalreporter.line(case)
+        terminalreporter.line(f"{len(missed)} cases: compare them, or say why not in tests/golden/uncovered.txt")
