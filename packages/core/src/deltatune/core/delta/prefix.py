@@ -160,18 +160,22 @@ def _extend(part: Any, layer: int, module: nn.Module, args: tuple[Any, ...], kwa
         raise DeltatuneError("prefix: the stack did not run before its attention; call the whole model")
     past = Past(part.current[layer], cache)
     name = next(name for name in ("mask", "attention_mask") if name in inspect.signature(module.forward).parameters)
-    mask = _widen(call.arguments.get(name), part.current.shape[3], hidden, past, bool(getattr(module, "is_causal", False)))
+    # The cache of an earlier layer already holds the current tokens: only this layer's own length counts what came before.
+    seen = past.get_seq_length(layer)
+    mask = _widen(call.arguments.get(name), part.current.shape[3], hidden, seen, bool(getattr(module, "is_causal", False)))
     return (), {**call.arguments, **extra, name: mask, "past_key_values": past}
 
 
-def _widen(mask: Tensor | None, length: int, hidden: Tensor, past: Past, causal: bool) -> Tensor | None:
-    """A mask (B, 1, T, S) with `length` visible columns in front; boolean masks say what is seen, others are added to scores."""
+def _widen(mask: Tensor | None, length: int, hidden: Tensor, seen: int, causal: bool) -> Tensor | None:
+    """A mask (B, 1, T, S) with `length` visible columns in front; boolean masks say what is seen, others are added to scores.
+
+    `seen` counts the positions before the current tokens, prefix included.
+    """
     if mask is None:
         tokens = hidden.shape[1]
         if not causal or tokens == 1:
             return None
         # Without a mask the attention function would draw its triangle from the first column, through the prefix.
-        seen = past.get_seq_length(0)
         square = torch.ones(tokens, seen + tokens, dtype=torch.bool, device=hidden.device).tril(seen)
         return square[None, None]
     if mask.dim() != 4:
