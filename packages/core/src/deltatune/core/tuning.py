@@ -17,7 +17,7 @@ from deltatune.core.backbone import Backbone, BackboneConfig, load_backbone
 from deltatune.core.data import Task, load_task
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt, Tuned, attach
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.evaluate import Scores, evaluate
+from deltatune.core.evaluation import Scores, evaluate
 from deltatune.core.formats import Format, build_format
 from deltatune.core.run import RunFolder, digest_of
 from deltatune.core.train import History, Hooks, TrainConfig, fit

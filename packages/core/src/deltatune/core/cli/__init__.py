@@ -9,16 +9,16 @@ from deltatune.core.cli.runner import Commands, Lazy, Planned, SavedConfig, run
 __all__ = ["CHOICES", "COMMANDS", "Commands", "Lazy", "Planned", "SavedConfig", "main", "run"]
 
 # Config base classes, as `module:Class`, of which an option of any program of the family takes a subclass by name.
-CHOICES: tuple[str, ...] = ()
+CHOICES: tuple[str, ...] = ("deltatune.core.delta:DeltaConfig",)
 
 COMMANDS: Commands = {
-    "tune": Planned("tune deltas of a model on a task"),
-    "evaluate": Planned("score a run on a split of its task"),
-    "predict": Planned("predict the examples of a JSON-lines file"),
-    "merge": Planned("add a delta to its base and write an ordinary model folder"),
-    "distance": Planned("measure how far two deltas or models are apart"),
-    "export": Planned("write a delta in the layout of PEFT"),
-    "import": Planned("read an adapter in the layout of PEFT"),
+    "tune": Lazy("deltatune.core.cli.tune:tune", "tune deltas of a model on a task"),
+    "evaluate": Lazy("deltatune.core.cli.scoring:evaluate", "score a run on a split of its task"),
+    "predict": Lazy("deltatune.core.cli.scoring:predict", "predict the examples of a JSON-lines file"),
+    "merge": Lazy("deltatune.core.cli.algebra:merge", "add a delta to its base and write an ordinary model folder"),
+    "distance": Lazy("deltatune.core.cli.algebra:distance", "measure how far two deltas or models are apart"),
+    "export": Lazy("deltatune.core.cli.exchange:export", "write a delta in the layout of PEFT"),
+    "import": Lazy("deltatune.core.cli.exchange:import_", "read an adapter in the layout of PEFT"),
     "prepare": Planned("convert published data layouts"),
     "fewshot": Planned("draw the published few-shot samples"),
     "pretrain": Planned("continue pre-training over domains"),

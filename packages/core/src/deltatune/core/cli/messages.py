@@ -8,14 +8,12 @@ from difflib import get_close_matches
 
 _KEY = re.compile(r'Parser key "([^"]+)":?')
 _CLASS = re.compile(r"Problem with given class_path '[^']*':")
-_UNKNOWN = re.compile(
-    r"(?:Group '(?P<group>[^']+)' does not accept option|Option) '(?P<name>[^']+)'(?: is not accepted)?"
-)
+_UNKNOWN = re.compile(r"(?:Group '(?P<group>[^']+)' does not accept option|Option) '(?P<name>[^']+)'(?: is not accepted)?")
 _UNION = re.compile(
     r"Does not validate against any of the Union subtypes.*?Errors:\n(.*?)Given value type:.*?Given value: ", re.S
 )
 _NO_CHOICE = re.compile(
-    r"Expected a dot import path string: (\S+)|Import path does not correspond to a subclass of|No module named"
+    r"Expected a dot import path string: (\S+)|Import path does not correspond to a subclass of|is not allowed, denied"
 )
 _GIVEN = re.compile(r"Given value: (\S+)")
 
@@ -70,9 +68,7 @@ def _of_union(text: str) -> str:
     if not meant:
         return text
     if all(part.startswith("Expected a") and "Got value" not in part for part in meant):
-        return (
-            f"{' or '.join([meant[0], *(part.removeprefix('Expected a ') for part in meant[1:])])}. Got value: {value}"
-        )
+        return f"{' or '.join([meant[0], *(part.removeprefix('Expected a ') for part in meant[1:])])}. Got value: {value}"
     return "; ".join(meant)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+import yaml
+from jsonargparse import ArgumentParser, set_dumper, set_parsing_settings
 
 from deltatune.core.cli.messages import explain
 from deltatune.core.cli.runner import SavedConfig
@@ -20,6 +21,15 @@ from deltatune.core.errors import DeltatuneError
 _CONFIG_HELP = "YAML file of these options, such as the config.yaml of a run; an option given beside it wins"
 _EPILOG = "--debug shows the traceback of an error."
 _ALWAYS = frozenset({"config", "help", "print_config"})
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that the parser would read back as a number: it takes 1e3 for one, the format does not."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: Sequence[type] = ()) -> dict[str, Any]:
@@ -38,7 +48,9 @@ def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: 
         DeltatuneError: one line about the first thing that does not fit.
         SystemExit: after `--help` or `--print_config`.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, subclasses_enabled=list(bases))
+    # An empty denylist adds nothing to the built-in one (os, subprocess, ...) and turns its warnings into refusals.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, subclasses_enabled=list(bases), import_path_denylist=[])
+    set_dumper("yaml", _dump)
     known = dict(options(function, bases))
     saved = [name for name, hint in _hints(function).items() if hint is SavedConfig]
     parser = ArgumentParser(prog=prog, description=_description(function), epilog=_EPILOG, exit_on_error=False)
@@ -55,6 +67,10 @@ def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: 
         choices = [child.__name__ for base in bases for child in _descendants(base) if child is not base]
         raise DeltatuneError(explain(str(error), {*known, *_ALWAYS}, choices)) from error
     return {**arguments, **{name: SavedConfig(text) for name in saved}}
+
+
+def _dump(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def options(function: Callable[..., Any], bases: Sequence[type] = ()) -> Iterator[tuple[str, Any]]:

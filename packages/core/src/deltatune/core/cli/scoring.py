@@ -17,8 +17,8 @@ from deltatune.core.cli.tune import row
 from deltatune.core.data import Example, Task
 from deltatune.core.delta import SoftPrompt, Tuned
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.evaluate import evaluate as score
-from deltatune.core.evaluate import run as answer
+from deltatune.core.evaluation import evaluate as score
+from deltatune.core.evaluation import run as answer
 from deltatune.core.files import read_json, read_text, write_text
 from deltatune.core.formats import Format, build_format
 from deltatune.core.run import append_records
