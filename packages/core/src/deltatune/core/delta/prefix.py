@@ -78,6 +78,10 @@ class StackPrefix(nn.Module):
             fill_uniform(self.prefix_up.weight, 1 / sqrt(config.width), generator)
         self.current: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the keys and values under way: as part of a graph they cannot be copied, and a copy computes its own."""
+        return {**self.__dict__, "current": None}
+
     def keys_values(self) -> Tensor:
         """(layers, 2, heads, P, width of a head): keys at index 0, values at 1."""
         flat = self.prefix_embedding
