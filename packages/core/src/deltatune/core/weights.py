@@ -99,20 +99,20 @@ def distance(left: Weights, right: Weights, group: Callable[[str], str] | None =
     squares: dict[str, float] = {}
     for name, tensor in left.items():
         key = group(name) if group else "all"
-        gap = tensor.double() - right[name].double()
+        gap = _double(tensor) - _double(right[name])
         squares[key] = squares.get(key, 0.0) + float(gap.square().sum())
     return {key: sqrt(value) for key, value in squares.items()}
 
 
 def norm(weights: Weights) -> float:
     """Euclidean length, accumulated in float64."""
-    return sqrt(sum(float(tensor.double().square().sum()) for tensor in weights.values()))
+    return sqrt(sum(float(_double(tensor).square().sum()) for tensor in weights.values()))
 
 
 def cosine(left: Weights, right: Weights) -> float:
     """Cosine of the angle between two deltas, as one long vector each; nan if one is zero."""
     check_match(left, right)
-    product = sum(float((tensor.double() * right[name].double()).sum()) for name, tensor in left.items())
+    product = sum(float((_double(tensor) * _double(right[name])).sum()) for name, tensor in left.items())
     lengths = norm(left) * norm(right)
     return product / lengths if lengths else float("nan")
 
@@ -173,3 +173,7 @@ def _wide(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise DeltatuneError(f"arithmetic on {tensor.dtype} tensors is not defined; leave integer buffers out of a delta")
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return _wide(tensor).double()
