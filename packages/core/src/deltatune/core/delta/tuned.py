@@ -46,6 +46,7 @@ class Tuned(nn.Module):
             name: f"deltas.{i}.{internal}" for i, delta in enumerate(self.kinds()) for name, internal in delta.names().items()
         }
         self._relative = {name for delta in self.kinds() if delta.relative for name in delta.names()}
+        self._aliases = _aliases(self.model)
         self._lean = self._low_precision() if backbone.precision == "bf16" else {}
         self.eval()
 
@@ -55,7 +56,7 @@ class Tuned(nn.Module):
 
     def _low_precision(self) -> dict[str, Tensor]:
         """bf16 copies of the frozen linear maps: autocast would cast them again in every forward pass."""
-        taken = {name for delta in self.kinds() for name in delta.replaced()}
+        taken = self._replaced()
         return {
             f"{path}.{leaf}": tensor.to(torch.bfloat16)
             for path, module in self.model.named_modules()
@@ -138,13 +139,20 @@ class Tuned(nn.Module):
             inputs["decoder_input_ids"] = self.backbone.model.prepare_decoder_input_ids_from_labels(batch["labels"])
         return inputs
 
+    def _replaced(self) -> dict[str, Tensor]:
+        """The deltas' tensors in place of the base's, under every name that the base's tensor has."""
+        chosen = ((name, tensor) for delta in self.kinds() for name, tensor in delta.replaced().items())
+        return {alias: tensor for name, tensor in chosen for alias in self._aliases[name]}
+
     def _call(self, function: Callable[[Any], Any]) -> Any:
         """Run `function(model)` with the deltas' tensors in the places that they replace."""
-        replaced = {**self._lean, **{name: t for delta in self.kinds() for name, t in delta.replaced().items()}}
+        replaced = {**self._lean, **self._replaced()}
         if not replaced:
             return function(self.model)
         runner = _Runner(self.model, function)
-        return functional_call(runner, {f"model.{name}": tensor for name, tensor in replaced.items()}, ())
+        # Aliases are named one by one: torch's own tying would give the word table the bf16 copy made for the vocabulary scores.
+        tensors = {f"model.{name}": tensor for name, tensor in replaced.items()}
+        return functional_call(runner, tensors, (), tie_weights=False)
 
     def _precision(self) -> Any:
         if self.backbone.precision == "fp32":
@@ -171,6 +179,15 @@ class Tuned(nn.Module):
             count = sum(parameter.numel() for parameter in delta.parameters())
             rows.append({"kind": type(delta.config).__name__, "sites": len(delta.sites), "trainable": count, "moved": moved})
         return rows
+
+
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """Name of every parameter -> all names of that tensor (T5's word table has three or four)."""
+    names: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(f"{path}.{leaf}" if path else leaf)
+    return {name: same for same in names.values() for name in same}
 
 
 class _MaskPosition:
