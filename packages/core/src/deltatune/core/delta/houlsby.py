@@ -105,6 +105,9 @@ class HoulsbyDelta(Delta):
                 linear = module_at(backbone.model, sublayer.projection, "houlsby")
                 _, d_model, device = width_of(linear)
                 self.place(_site(sublayer, config), Bottleneck(config, d_model, device, generator))
+        if not self.sites:
+            kinds, model = ", ".join(config.sites), type(backbone.model).__name__
+            raise DeltatuneError(f"houlsby.sites: {model} has no sub-layer of kind {kinds}; name self, cross or ffn")
 
     def hook(self, model: nn.Module) -> Iterable[torch.utils.hooks.RemovableHandle]:
         """Change each site's output."""

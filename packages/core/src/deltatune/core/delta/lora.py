@@ -96,6 +96,9 @@ class LoRADelta(Delta):
                             f"lora.rank must be between 1 and {min(width_of(linear)[:2])} at {path}, got {config.rank}"
                         )
                     self.place(path, Factors(config, linear, generator))
+        if not self.sites:
+            targets = ", ".join(config.targets)
+            raise DeltatuneError(f"lora.targets: the sites record names no map for {targets}; correct the record or the targets")
 
     def hook(self, model: nn.Module) -> Iterable[torch.utils.hooks.RemovableHandle]:
         """Add each update to its map's output."""
