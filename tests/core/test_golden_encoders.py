@@ -136,6 +136,7 @@ def combos_backbone(golden):
     archive, settings = golden("combos", "forward_weights.npz"), golden("combos", "forward_config.json")
     config = RobertaConfig(**DROPOUT, **settings["config"], pad_token_id=1, bos_token_id=0, eos_token_id=2)
     model = RobertaForMaskedLM(config)
+    assert {name: list(archive[name].shape) for name in archive.files} == settings["weights"]
     everything = rename({name: torch.tensor(archive[name]) for name in archive.files})
     deltas = {name: value for name, value in everything.items() if "houlsby" in name or name.endswith("soft_prompt")}
     base = {name: value for name, value in everything.items() if name not in deltas}

@@ -203,6 +203,7 @@ def test_flatten_layout(golden, kind):
         expected = {name: torch.empty(shape, device="meta") for name, shape, _, _ in table[kind]}
         rows = layout(weights, input_major=True)
         assert [row.name for row in rows] == list(rename(expected))
+        assert rows[-1].end == (vectors["D"] if config is small else 1_105_920)
         assert [(row.start, row.end) for row in rows] == [(start, end) for *_, start, end in table[kind]]
         shapes = [row.shape[::-1] if row.transposed else row.shape for row in rows]
         assert shapes == [tuple(shape) for _, shape, _, _ in table[kind]]

@@ -171,6 +171,7 @@ def curve(golden):
     assert list(named) == meta["parameter_order"]
     assert [list(value.shape) for value in named.values()] == meta["shapes"]
     torch.nn.utils.vector_to_parameters(torch.zeros(archive["end_1"].size), model.parameters())
+    assert len(archive["controls"]) == meta["bends"]
     parts = [unflatten(torch.tensor(point), named) for point in (archive["end_1"], archive["end_2"], *archive["controls"])]
     batch = {name: torch.tensor(archive[name]) for name in ("input_ids", "attention_mask", "labels", "decoder_attention_mask")}
     return attach(wrap(model), Full()), parts, batch, archive, meta
@@ -224,6 +225,8 @@ def test_short_training_runs_as_ensemble(golden, kind):
     tuned = attach(wrap(model), delta)
     tuned.load(start)
     parameters = list(tuned.parameters_by_name().values())
+    rates = archive[f"lr/{kind}"]
+    assert set(rates) == {meta["lr"]}  # the warm-up asked for never happened
     optimizer = Adafactor(parameters, lr=meta["lr"])
     for step in range(meta["steps"]):
         batch = under(archive, f"batch{step % 3}/")

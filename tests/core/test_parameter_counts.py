@@ -23,6 +23,7 @@ ROBERTA_SIZES = {
 }
 T5_BASE = {"vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12, "num_heads": 12}
 BUDGET = 1_105_920
+PROMPT = 4
 BUDGET_DELTAS = {
     "adapter": (Houlsby(width=12, bias=False), 120),
     "lora": (LoRA(rank=10, init="fan_rank"), 144),
@@ -110,6 +111,7 @@ def test_adapters_and_head_of_roberta_base_as_recyclable_with_the_head_trained_d
     """Published runs that started from an old adapter froze the head by accident; here it always trains."""
     facts = golden("recyclable", "parameter_counts.json")
     expected, backbone = facts["by_num_labels"][labels], classifier(int(labels))
+    assert facts["backbone_with_head_excludes_adapters"]
     assert owned(backbone) == expected["backbone_with_head"]
     tuned = attach(backbone, Houlsby(width=facts["bottleneck"], activation="gelu_new", placement=placement))
     adapters, head = tuned.report()
@@ -179,6 +181,7 @@ def test_percentages_of_the_paper(golden):
 def test_trainable_names_of_every_combination_as_combos(golden):
     """Adapters that are only present add nothing to a stage, except their biases to a stage that trains biases."""
     facts = golden("combos", "trainable.json")
+    assert (facts["prompt_num"], facts["reduction_factor"]) == (PROMPT, Houlsby().reduction)
     backbone = masked_lm(facts["config"] | {"pad_token_id": 1})
     for case in facts["combinations"]:
         if case["training_params"] == "all":
@@ -192,7 +195,7 @@ def test_trainable_names_of_every_combination_as_combos(golden):
 
 def check_names(backbone, stage, adapters, case):
     beside = adapters and "adapter" not in stage
-    tuned = combination(backbone, f"{stage},adapter" if beside else stage, prompt_length=4)
+    tuned = combination(backbone, f"{stage},adapter" if beside else stage, prompt_length=PROMPT)
     names = set(tuned.parameters_by_name())
     if beside:
         names = {name for name in names if "houlsby" not in name or ("bias" in stage and name.endswith(".bias"))}
@@ -200,7 +203,7 @@ def check_names(backbone, stage, adapters, case):
     assert names == {name.replace("lm_head.bias", "lm_head.decoder.bias") for name in published}
     assert sum(tuned.parameters_by_name()[name].numel() for name in names) == case["n_trainable"]
     if "n_total" in case:
-        table = 4 * backbone.model.config.hidden_size
+        table = PROMPT * backbone.model.config.hidden_size
         bottlenecks = sum(value.numel() for name, value in tuned.parameters_by_name().items() if "houlsby" in name)
         assert owned(backbone) + table + bottlenecks == case["n_total"]
     tuned.detach()
@@ -211,5 +214,5 @@ def test_all_trains_everything_d6(golden):
     """The published default `all` trained nothing; full fine-tuning trains every parameter of the base."""
     facts = golden("combos", "trainable.json")
     backbone = masked_lm(facts["config"] | {"pad_token_id": 1})
-    prompt = 4 * facts["config"]["hidden_size"]
+    prompt = PROMPT * facts["config"]["hidden_size"]
     assert count(attach(backbone, Full())) + prompt == facts["combinations"][0]["n_total"]
