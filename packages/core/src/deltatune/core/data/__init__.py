@@ -1,0 +1,40 @@
+"""Tasks: what a user's files hold, as labelled examples.
+
+`load_task` reads a task by its built-in name (`glue/rte`, `gym/boolq`, ...; table in `builtin.yaml`) or from a YAML task file;
+`as_text` writes an example for a text-to-text model; `fewshot.py` samples few-shot data by the published procedures.
+"""
+
+from __future__ import annotations
+
+from deltatune.core.data.config import TaskConfig, read_task_file
+from deltatune.core.data.fewshot import (
+    Checksums,
+    Sample,
+    kshot,
+    sample_by_class,
+    shuffled_orders,
+    verify_checksums,
+    write_fewshot,
+)
+from deltatune.core.data.load import load_task
+from deltatune.core.data.names import builtin_task, task_names
+from deltatune.core.data.task import Example, Task, as_text, build_task
+
+__all__ = [
+    "Checksums",
+    "Example",
+    "Sample",
+    "Task",
+    "TaskConfig",
+    "as_text",
+    "build_task",
+    "builtin_task",
+    "kshot",
+    "load_task",
+    "read_task_file",
+    "sample_by_class",
+    "shuffled_orders",
+    "task_names",
+    "verify_checksums",
+    "write_fewshot",
+]
