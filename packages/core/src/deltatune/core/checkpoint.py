@@ -1,19 +1,18 @@
 """Deltas on disk.
 
 A delta folder holds `adapter_model.safetensors` (tensors under `base_model.model.<name>`), `adapter_config.json` (for LoRA a
-configuration that
-PEFT reads as it is; for the others a `peft_type` of deltatune's own) and `deltatune.json`: format number, kinds and settings,
-the base's
-digest, the head's names, the digest of the tensor file, and whatever the run adds (task, labels, step, score).
+configuration that PEFT reads as it is; for the others a `peft_type` of deltatune's own) and `deltatune.json`: format number,
+kinds and settings, the base's digest, the head's names, the digest of the tensor file, and what the run adds (task, score, ...).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import commonpath
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deltatune.core.backbone import Backbone
-from deltatune.core.delta import DELTAS, DeltaConfig, LoRA, Tuned, attach
+from deltatune.core.delta import DELTAS, DeltaConfig, Head, LoRA, Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, replacing, write_json
 from deltatune.core.weights import Weights, weighted_sum
@@ -39,7 +38,7 @@ class Saved:
     Args:
         weights: name -> tensor, float32, in the order of attachment, head included.
         configs: the deltas' settings, in that order.
-        base: name, digest and model type of the base that it was tuned on.
+        base: name, digest, model type and form of the base that it was tuned on (see `base_record`).
         head: names of the task head's tensors.
         about: what the run added: task, labels, step, score, ....
         path: where it was read.
@@ -62,25 +61,29 @@ def save(path: Path, tuned: Tuned, about: Mapping[str, Any] | None = None, weigh
         about: added to `deltatune.json` under "about".
         weights: other values for the same names; the attached ones by default.
     """
-    backbone = tuned.backbone
-    base = {"name": backbone.name, "commit": backbone.commit, "digest": backbone.digest, "type": backbone.model.config.model_type}
     configs = tuple(delta.config for delta in tuned.kinds())
     chosen = dict(weights) if weights is not None else tuned.weights()
-    write(path, Saved(chosen, configs, base, tuple(tuned.head_names), dict(about or {})), targets=tuned.target_names())
+    write(path, Saved(chosen, configs, base_record(tuned.backbone), tuple(tuned.head_names), dict(about or {})))
 
 
-def write(path: Path, saved: Saved, targets: Sequence[str] = ()) -> None:
-    """Write `saved` as a delta folder; `targets` are the LoRA target modules that PEFT is told.
+def base_record(backbone: Backbone) -> dict[str, Any]:
+    """What a delta folder says about its base."""
+    which = {"name": backbone.name, "commit": backbone.commit, "digest": backbone.digest}
+    return which | {"type": backbone.model.config.model_type, "form": backbone.form}
+
+
+def write(path: Path, saved: Saved) -> None:
+    """Write `saved` as a delta folder, as a whole or not at all.
 
     Raises:
         DeltatuneError: a value is not finite (nothing is written), or the folder cannot be written.
     """
-    _require_finite(saved.weights, str(path))
+    require_finite(saved.weights, str(path))
     tensors = {PREFIX + name: tensor.contiguous() for name, tensor in saved.weights.items()}
     with replacing(path) as folder:
         folder.mkdir()
         save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
-        write_json(folder / CONFIG, _adapter_config(saved, targets))
+        write_json(folder / CONFIG, _adapter_config(saved))
         write_json(
             folder / ABOUT,
             {
@@ -102,41 +105,47 @@ def read(path: Path) -> Saved:
         DeltatuneError: missing, truncated, tampered with, of a newer format, or not finite.
     """
     folder = locate(path)
+    about = _describe(folder)
+    stored = read_tensors(folder / TENSORS)
+    weights = {name: stored[PREFIX + name] for name in about["names"]}
+    require_finite(weights, str(folder))
+    return Saved(weights, _configs(folder, about), about["base"], tuple(about["head"]), about["about"], folder)
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    """The content of `deltatune.json`, if this version reads it and the tensors beside it are those it was written with."""
     about = read_json(folder / ABOUT)
-    if about.get("deltatune_format") != FORMAT:
+    for key in ("deltatune_format", "deltas", "base", "names", "head", "tensors_sha256", "about"):
+        if not isinstance(about, dict) or key not in about:
+            raise DeltatuneError(f"{folder / ABOUT}: not written by deltatune, it has no '{key}'; restore the file")
+    if about["deltatune_format"] != FORMAT:
         raise DeltatuneError(
-            f"{folder / ABOUT}: deltatune_format is {about.get('deltatune_format')!r} and this version reads {FORMAT}; "
+            f"{folder / ABOUT}: deltatune_format is {about['deltatune_format']!r} and this version reads {FORMAT}; "
             "update deltatune or save the delta again"
         )
     if _sha256(folder / TENSORS) != about["tensors_sha256"]:
         raise DeltatuneError(f"{folder / TENSORS}: the file is not the one that was saved (its digest differs); restore it")
-    stored = read_tensors(folder / TENSORS)
-    weights = {name: stored[PREFIX + name] for name in about["names"]}
-    _require_finite(weights, str(folder))
-    configs = tuple(config_from(item, str(folder / ABOUT)) for item in about["deltas"])
-    return Saved(weights, configs, about["base"], tuple(about["head"]), about["about"], folder)
+    held = set(_open(folder / TENSORS).keys())
+    if lost := [name for name in about["names"] if PREFIX + name not in held]:
+        raise DeltatuneError(f"{folder / ABOUT}: names {lost[0]}, which {TENSORS} does not hold; restore the file")
+    return dict(about)
 
 
 def load(path: Path, backbone: Backbone, other_base: bool = False) -> Tuned:
-    """Attach the saved deltas to `backbone`.
-
-    Args:
-        path: a delta folder, a run, or RUN@STEP.
-        backbone: what to attach to.
-        other_base: accept a base with another digest than the delta was tuned on.
-
-    Raises:
-        DeltatuneError: another base without `other_base`; names or shapes that the base does not have.
-    """
+    """Attach the deltas saved at `path` (a delta folder, a run, or RUN@STEP); see `attach_saved`."""
     return attach_saved(read(path), backbone, other_base)
 
 
 def attach_saved(saved: Saved, backbone: Backbone, other_base: bool = False) -> Tuned:
-    """Attach deltas that were read; see `load`."""
+    """Attach deltas that were read; `other_base` accepts a base with another digest than they were tuned on.
+
+    Raises:
+        DeltatuneError: another base without `other_base`; names or shapes that the base does not have.
+    """
     if saved.base["digest"] != backbone.digest and not other_base:
         raise DeltatuneError(
-            f"{saved.path}: tuned on base {saved.base['name']} (digest {str(saved.base['digest'])[:12]}), and {backbone.name} has "
-            f"digest {backbone.digest[:12]}; give the same base, or --other_base to try it on this one"
+            f"{saved.path or 'the delta'}: tuned on base {saved.base['name']} (digest {str(saved.base['digest'])[:12]}), and "
+            f"{backbone.name} has digest {backbone.digest[:12]}; give the same base, or --other_base to try it on this one"
         )
     tuned = attach(backbone, *saved.configs, head=bool(saved.head))
     try:
@@ -173,12 +182,12 @@ def combine_files(paths: Sequence[Path], coefficients: Sequence[float]) -> Saved
     """The weighted sum of delta folders of one kind, one tensor of each file in memory at a time.
 
     Raises:
-        DeltatuneError: other kinds, names or shapes; unequal lengths.
+        DeltatuneError: a damaged folder; other kinds, names or shapes; unequal lengths.
     """
     if not paths or len(paths) != len(coefficients):
         raise DeltatuneError(f"combine: {len(paths)} deltas and {len(coefficients)} coefficients; give one coefficient for each")
     folders = [locate(path) for path in paths]
-    abouts = [read_json(folder / ABOUT) for folder in folders]
+    abouts = [_describe(folder) for folder in folders]
     for folder, about in zip(folders, abouts, strict=True):
         for key in ("deltas", "names"):
             if about[key] != abouts[0][key]:
@@ -190,9 +199,8 @@ def combine_files(paths: Sequence[Path], coefficients: Sequence[float]) -> Saved
         if len(shapes) > 1:
             raise DeltatuneError(f"combine: {name} has shapes {', '.join(map(str, sorted(shapes)))}; take deltas of one size")
         weights[name] = weighted_sum((file.get_tensor(PREFIX + name) for file in files), coefficients)
-    configs = tuple(config_from(item, str(folders[0])) for item in abouts[0]["deltas"])
     about = {"combined": [{"path": str(p), "coefficient": c} for p, c in zip(paths, coefficients, strict=True)]}
-    return Saved(weights, configs, abouts[0]["base"], tuple(abouts[0]["head"]), about)
+    return Saved(weights, _configs(folders[0], abouts[0]), abouts[0]["base"], tuple(abouts[0]["head"]), about)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -204,6 +212,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     file = _open(path)
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def _configs(folder: Path, about: Mapping[str, Any]) -> tuple[DeltaConfig, ...]:
+    return tuple(config_from(item, str(folder / ABOUT)) for item in about["deltas"])
 
 
 def config_from(described: Mapping[str, Any], where: str) -> DeltaConfig:
@@ -233,32 +245,46 @@ def _open(path: Path) -> Any:
         raise DeltatuneError(f"{path}: not a safetensors file but {found}; save it as safetensors where it was made") from error
 
 
-def _adapter_config(saved: Saved, targets: Sequence[str]) -> dict[str, Any]:
-    kinds = [config for config in saved.configs if type(config).__name__ != "Head"]
+def _adapter_config(saved: Saved) -> dict[str, Any]:
+    kinds = [config for config in saved.configs if not isinstance(config, Head)]
     if len(kinds) == 1 and isinstance(kinds[0], LoRA):
-        return lora_config(kinds[0], saved, targets)
+        return lora_config(kinds[0], saved)
     name = "_".join(type(config).__name__.upper() for config in kinds) or "HEAD"
     return {"peft_type": f"DELTATUNE_{name}", "base_model_name_or_path": saved.base["name"]}
 
 
-def lora_config(config: LoRA, saved: Saved, targets: Sequence[str]) -> dict[str, Any]:
+def lora_config(config: LoRA, saved: Saved) -> dict[str, Any]:
     """The `adapter_config.json` with which PEFT computes the same logits."""
-    modules = sorted({name.split(".")[0] for name in saved.head})
     return {
         "peft_type": "LORA",
         "base_model_name_or_path": saved.base["name"],
         "r": config.rank,
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
-        "target_modules": sorted(targets),
+        "target_modules": sorted({name.partition(".lora_A.")[0] for name in saved.weights if ".lora_A." in name}),
         "bias": "none",
-        "modules_to_save": modules or None,
+        "modules_to_save": head_modules(saved.head) or None,
         "inference_mode": True,
-        "task_type": None,
+        "task_type": peft_task(saved),
     }
 
 
-def _require_finite(weights: Weights, where: str) -> None:
+def peft_task(saved: Saved) -> str | None:
+    """PEFT's name of the task; None where PEFT has none (masked-LM prompting) or would expect a head that is not there."""
+    return {"head": "SEQ_CLS" if saved.head else None, "text": "SEQ_2_SEQ_LM"}.get(saved.base["form"])
+
+
+def head_modules(names: Iterable[str]) -> list[str]:
+    """The fewest modules that hold the head's parameters `names`: one for each first part of a name."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        path = name.rpartition(".")[0]
+        groups.setdefault(path.partition(".")[0], []).append(path.replace(".", "/"))
+    return [commonpath(paths).replace("/", ".") for paths in groups.values()]
+
+
+def require_finite(weights: Weights, where: str) -> None:
+    """Raise a DeltatuneError that names the first tensor with nan or infinity, if there is one."""
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise DeltatuneError(f"{where}: {name} holds nan or infinity; tune again with a lower learning rate")
