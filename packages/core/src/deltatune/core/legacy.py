@@ -1,8 +1,7 @@
 """Deltas saved by the published programs: `.pt` pickles with tensor names of their own.
 
 Tensors are read weights-only. The pickled configuration and argument objects that those files carry are replaced, by name,
-with inert
-placeholders, so nothing in a file is ever run; a file that asks for anything else is refused.
+with inert placeholders, so nothing in a file is ever run; a file that asks for anything else is refused.
 """
 
 from __future__ import annotations
@@ -10,12 +9,16 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from deltatune.core.backbone import Backbone
+from deltatune.core.checkpoint import Saved, base_record
+from deltatune.core.delta import attach
 from deltatune.core.delta.base import DeltaConfig
 from deltatune.core.delta.houlsby import Houlsby
 from deltatune.core.delta.lora import LoRA
@@ -75,8 +78,15 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint: under one of its known keys, or the file itself."""
-    content = read_pickle(path)
+    """The tensors of a published checkpoint: under one of its known keys, or the file itself.
+
+    Raises:
+        DeltatuneError: see `read_pickle`; or no tensors by name.
+    """
+    return _tensors(read_pickle(path), path)
+
+
+def _tensors(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     inner = next((content[key] for key in _KEYS if isinstance(content.get(key), Mapping)), content)
     tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -129,3 +139,72 @@ def _houlsby(name: str, down: Tensor, bias: bool) -> Houlsby:
     if ".dense.houlsby" in name:
         return Houlsby(width=width, activation="gelu_new", placement="after_projection", init_std=0.01)
     return Houlsby(width=width, activation="gelu_new", placement="after_norm", init_std=0.01)
+
+
+def read_published(path: Path, backbone: Backbone) -> Saved:
+    """A `.pt` file of the published programs as a delta of `backbone`.
+
+    One file may hold several deltas (combos) and the task head. Parameters of the base are passed over where they have the
+    base's own values: some programs saved the whole model beside the delta.
+
+    Returns:
+        What `checkpoint.write` stores.
+
+    Raises:
+        DeltatuneError: not such a file, no delta in it, a tuned base, or names and shapes that the model does not have.
+    """
+    content = read_pickle(path)
+    own = backbone.model.state_dict()
+    weights = {}
+    for name, tensor in rename(_tensors(content, path)).items():
+        if name not in own or backbone.sites.is_head(name):
+            weights[name] = tensor
+        elif tensor.shape != own[name].shape or not torch.equal(tensor.to(own[name]), own[name]):
+            raise DeltatuneError(
+                f"{path}: also holds {name} with other values than {backbone.name} has; a tuned whole model is no delta, "
+                "give the base that it was tuned from, or use it as --model"
+            )
+    configs = infer_configs({name: w for name, w in weights.items() if not backbone.sites.is_head(name)})
+    alpha = _argument(content.get("args"), "lora_alpha")
+    if alpha is not None:
+        configs = tuple(replace(c, alpha=float(alpha)) if isinstance(c, LoRA) else c for c in configs)
+    return to_saved(backbone, configs, weights, {"imported": {"from": str(path)}}, path)
+
+
+def infer_configs(weights: Mapping[str, Tensor]) -> tuple[DeltaConfig, ...]:
+    """Every delta that renamed tensors belong to, one of each kind; see `infer_config`."""
+    parts = [{n: w for n, w in weights.items() if f".{kind}" in n} for kind in ("soft_prompt", "prefix_", "lora_", "houlsby_")]
+    return tuple(infer_config(part) for part in parts if part) or (infer_config(weights),)
+
+
+def to_saved(
+    backbone: Backbone, configs: tuple[DeltaConfig, ...], weights: Mapping[str, Tensor], about: dict[str, Any], path: Path
+) -> Saved:
+    """Deltas and head of another program as those of `backbone`; head tensors that `weights` lacks are the base's own.
+
+    Raises:
+        DeltatuneError: missing or extra names, other shapes, or a head of which neither file nor base holds a part.
+    """
+    has_head = any(backbone.sites.is_head(name) for name in weights)
+    tuned = attach(backbone, *configs, head=has_head)
+    try:
+        lacking = [name for name in tuned.head_names if name not in weights]
+        for name in lacking:
+            if name in backbone.fresh:
+                raise DeltatuneError(f"{path}: holds a task head without {name}, and {backbone.name} has none either; add it")
+        own = tuned.weights()
+        try:
+            tuned.load({name: own[name] for name in lacking} | dict(weights))
+        except DeltatuneError as error:
+            raise DeltatuneError(f"{path}: {error}") from error
+        names = tuple(tuned.head_names)
+        values = {name: tensor.cpu() for name, tensor in tuned.weights().items()}
+        return Saved(values, tuple(delta.config for delta in tuned.kinds()), base_record(backbone), names, about, path)
+    finally:
+        tuned.detach()
+
+
+def _argument(args: Any, name: str) -> Any:
+    """An option of the program that wrote a file, from the dictionary or the inert namespace in it."""
+    values = args if isinstance(args, Mapping) else getattr(args, "__dict__", {})
+    return values.get(name)
