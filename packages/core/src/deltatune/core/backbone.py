@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from deltatune.core.errors import DeltatuneError
@@ -132,12 +134,16 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    source, revision = _resolve(config.model), config.revision
+    source = _resolve(config.model)
+    # Said outright: left open, transformers asks at the terminal whether to run code that came with the model.
+    origin: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
-        settings = AutoConfig.from_pretrained(source, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        settings = AutoConfig.from_pretrained(source, **origin)
+        tokenizer = AutoTokenizer.from_pretrained(source, **origin)
     except (OSError, ValueError, KeyError) as error:
         raise _not_found(config.model, error) from error
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise DeltatuneError(f"model {config.model}: no tokenizer files there; save its tokenizer in the same folder")
     form: Form = config.form if config.form != "auto" else ("text" if settings.is_encoder_decoder else "head")
     sites = read_sites(config.sites) if config.sites else sites_of(settings)
     if form == "head" and num_labels is not None:
@@ -149,12 +155,17 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
             model, report = _auto_class(form).from_pretrained(
                 source,
                 config=settings,
-                revision=revision,
+                **origin,
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except UnpicklingError as error:
+        raise DeltatuneError(
+            f"model {config.model}: pytorch_model.bin is damaged or holds more than tensors, which could run code; "
+            "use model.safetensors"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise DeltatuneError(f"model {config.model}: cannot load its weights ({_first_line(error)})") from error
     fresh = {*report["missing_keys"], *(key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"])}
     lost = sorted(name for name in fresh if not sites.is_head(name))
@@ -243,17 +254,22 @@ def _auto_class(form: Form) -> Any:
 
 def _resolve(name: str) -> str:
     """FOLDER@STEP to the folder of that step; everything else unchanged."""
-    folder, _, step = name.partition("@")
-    root = Path(folder)
+    folder, step = (name, "") if Path(name).exists() else name.rpartition("@")[::2]
+    root = Path(folder or name)
+    if root.is_file():
+        raise DeltatuneError(f"model {name} is a file; give the folder that holds it")
     if not root.is_dir():
         return name
-    steps = sorted(int(match[1]) for path in root.glob("ckpt_*") if (match := re.fullmatch(r"ckpt_(\d+)", path.name)))
+    found = ((re.fullmatch(r"ckpt_([0-9]+)", path.name), path) for path in root.glob("ckpt_*"))
+    steps = {int(match[1]): path for match, path in sorted(found, key=str) if match}
     if step:
-        if not step.isdigit() or int(step) not in steps:
-            raise DeltatuneError(f"model {name}: no ckpt_{step} in {root}; steps there: {', '.join(map(str, steps)) or 'none'}")
-        return str(root / f"ckpt_{step}")
+        if not re.fullmatch("[0-9]+", step) or int(step) not in steps:
+            there = ", ".join(map(str, sorted(steps))) or "none"
+            raise DeltatuneError(f"model {name}: no ckpt_{step} in {root}; steps there: {there}")
+        return str(steps[int(step)])
     if steps and not (root / "config.json").exists():
-        raise DeltatuneError(f"model {name} is a series; choose a step: {', '.join(f'{folder}@{step}' for step in steps[:8])}")
+        choices = ", ".join(f"{folder}@{step}" for step in sorted(steps)[:8])
+        raise DeltatuneError(f"model {name} is a series; choose a step: {choices}")
     if not (root / "config.json").exists():
         raise DeltatuneError(f"model {name}: the folder has no config.json; give a folder written by save_pretrained")
     return name
@@ -262,6 +278,8 @@ def _resolve(name: str) -> str:
 def _not_found(name: str, error: Exception) -> DeltatuneError:
     if Path(name).exists():
         return DeltatuneError(f"model {name}: {_first_line(error)}")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+        return DeltatuneError(f"model {name}: no such folder; give a folder written by save_pretrained or a hub name")
     from huggingface_hub import constants
 
     offline = " (offline mode is on)" if constants.is_offline_mode() else ""
