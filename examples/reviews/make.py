@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 THINGS = ["soup", "bread", "boat", "chair", "coat", "film", "song", "room", "garden", "lamp", "story", "meal"]
 GOOD = ["lovely", "warm", "splendid", "bright", "clever", "charming", "delightful", "superb"]
 BAD = ["dull", "cold", "dreadful", "broken", "clumsy", "gloomy", "boring", "awful"]
+AFTER = {"positive": ["smiled", "cheered", "laughed"], "negative": ["sighed", "frowned", "left"]}
 FRAMES = [
     "the {thing} was {word} .",
     "we found the {thing} {word} and told everyone .",
@@ -40,6 +41,12 @@ def sentences(count: int, seed: int) -> list[dict[str, str]]:
     return [{"text": text, "label": label} for text, label in seen.items()]
 
 
+def corpus(rows: list[dict[str, str]], seed: int) -> list[str]:
+    """The sentences with what people did next, which is how pre-training learns that some words are alike; no label in it."""
+    draw = random.Random(seed)
+    return [f"{row['text']} so we {draw.choice(AFTER[row['label']])} ." for row in rows for _ in range(3)]
+
+
 def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """One token a word."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word for text in texts for word in text.split()})]
@@ -50,7 +57,7 @@ def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=base, model_max_length=64, **special)
 
 
-def pretrain(texts: list[str], words: PreTrainedTokenizerFast, steps: int = 800) -> BertForMaskedLM:
+def pretrain(texts: list[str], words: PreTrainedTokenizerFast, steps: int = 1500) -> BertForMaskedLM:
     """Masked-language modelling on the sentences, 15% of the words masked."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
@@ -77,8 +84,8 @@ def main() -> None:
     for name, rows in parts.items():
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (HERE / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    texts = [row["text"] for row in parts["train"]]
-    words = tokenizer([row["text"] for row in examples])
+    texts = corpus(parts["train"], seed=1)
+    words = tokenizer([*texts, *(row["text"] for row in examples)])
     model = pretrain(texts, words)
     model.half().save_pretrained(HERE / "model")
     words.save_pretrained(HERE / "model")

@@ -1,6 +1,7 @@
 """The core of deltatune: deltas of pre-trained language models as vectors in a named space.
 
-The names below are the public ones (see `docs/stability.md`). They are imported on first use, so that `deltatune --help` does not wait for torch.
+The names below are the public ones (see `docs/stability.md`). They are imported on first use, so that `deltatune --help` does
+not wait for torch.
 """
 
 from __future__ import annotations

@@ -138,8 +138,9 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
     # Said outright: left open, transformers asks at the terminal whether to run code that came with the model.
     origin: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
-        settings = AutoConfig.from_pretrained(source, **origin)
-        tokenizer = AutoTokenizer.from_pretrained(source, **origin)
+        with _quiet():
+            settings = AutoConfig.from_pretrained(source, **origin)
+            tokenizer = AutoTokenizer.from_pretrained(source, **origin)
     except (OSError, ValueError, KeyError) as error:
         raise _not_found(config.model, error) from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -201,8 +202,7 @@ def untie(model: PreTrainedModel) -> PreTrainedModel:
     """Give `lm_head` a weight of its own, as T5 v1.1 has it; returns the same model.
 
     transformers 5 ties the output layer of every model built from a configuration, whatever `tie_word_embeddings` says, and
-    then
-    rescales the decoder's output. Call this before loading or training weights of the untied, unscaled kind.
+    then rescales the decoder's output. Call this before loading or training weights of the untied, unscaled kind.
     """
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
@@ -228,16 +228,21 @@ def pick_device(device: Device) -> torch.device:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No report and no bar of transformers while weights are read: what is new or missing is handled here."""
+    """No report, no bar and no retries on the terminal while a model is read: what is new or missing is handled here."""
+    from logging import ERROR
+
+    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, hub_level, bar = logging.get_verbosity(), hub.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    hub.set_verbosity(ERROR)
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        hub.set_verbosity(hub_level)
         if bar:
             logging.enable_progress_bar()
 

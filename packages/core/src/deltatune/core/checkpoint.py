@@ -2,7 +2,8 @@
 
 A delta folder holds `adapter_model.safetensors` (tensors under `base_model.model.<name>`), `adapter_config.json` (for LoRA a
 configuration that PEFT reads as it is; for the others a `peft_type` of deltatune's own) and `deltatune.json`: format number,
-kinds and settings, the base's digest, the head's names, the digest of the tensor file, and what the run adds (task, score, ...).
+kinds and settings, the base's digest, the head's names, the digest of the tensor file, and what the run adds (task, score,
+...).
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ def attach_saved(saved: Saved, backbone: Backbone, other_base: bool = False) -> 
 
 
 def locate(path: Path) -> Path:
-    """The delta folder that a user's text addresses: FOLDER with `deltatune.json`, RUN (its `delta/`), or RUN@STEP (a snapshot).
+    """The delta folder that a user's text addresses: FOLDER with `deltatune.json`, RUN (its `delta/`), or RUN@STEP (a
+    snapshot).
 
     Raises:
         DeltatuneError: nothing there; the steps that exist are named.

@@ -53,11 +53,11 @@ def evaluate(
     """
     encoded = list(features) if features is not None else form.features(examples)
     predictions, losses = run(tuned, form, encoded, tokens)
-    found = score(form.task.config.metric, predictions, form.references(examples))
+    found = score(form.metric, predictions, form.references(examples))
     loss = math.fsum(value * weight for value, weight in losses) / max(1, sum(weight for _, weight in losses))
     return Scores(
         value=found.value,
-        metric=form.task.config.metric,
+        metric=form.metric,
         loss=loss if losses else float("nan"),
         stderr=found.stderr,
         n=len(encoded),
@@ -108,4 +108,3 @@ def _portions(order: list[int], features: Sequence[Feature], tokens: int) -> lis
         else:
             portions.append([i])
     return portions
-

@@ -17,8 +17,8 @@ from deltatune.core.errors import DeltatuneError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the name of `path`, on any error it is removed.
 
-    Works for a file and for a folder (create either at the yielded path). An existing folder is moved aside first, so that
-    at every moment either the old or the new one carries the name.
+    Works for a file and for a folder (create either at the yielded path). An existing folder is moved aside first, so that at
+    every moment either the old or the new one carries the name.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

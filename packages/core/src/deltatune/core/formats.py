@@ -1,8 +1,7 @@
 """How an example becomes a batch, and logits become a loss and a prediction.
 
 One class for each form in which a task is asked: `HeadFormat` (classification head), `PromptFormat` (label words at a mask)
-and `TextFormat`
-(text to text). A feature is one encoded example; `collate` pads several to the longest of them.
+and `TextFormat` (text to text). A feature is one encoded example; `collate` pads several to the longest of them.
 """
 
 from __future__ import annotations
@@ -39,6 +38,11 @@ class Format:
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
         self.classes = {label: number for number, label in enumerate(task.labels)}
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that predictions of this form are scored with."""
+        return self.task.metric
 
     def features(self, examples: Sequence[Example]) -> list[Feature]:
         """Encoded examples, in order, with `labels` where an example has one."""
@@ -124,8 +128,7 @@ class PromptFormat(Format):
     """A template with one mask; the logits of the label words there are the class logits.
 
     A regression has two label words, for the low and the high end: the prediction is low + (high - low) p, p the probability
-    of the second
-    word of the two; the loss is the KL divergence from the target (1 - y, y), y the label scaled to [0, 1].
+    of the second word of the two; the loss is the KL divergence from the target (1 - y, y), y the label scaled to [0, 1].
 
     Args:
         task: with `template` and `label_words` in its configuration.
@@ -186,6 +189,11 @@ class TextFormat(Format):
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int, max_answer: int = 64) -> None:
         super().__init__(task, tokenizer, max_length)
         self.max_answer = max_answer
+
+    @property
+    def metric(self) -> str:
+        """The metric of texts."""
+        return self.task.text_metric
 
     def features(self, examples: Sequence[Example]) -> list[Feature]:
         """The input's ids, the ids of every accepted answer, and those of the first answer as labels."""

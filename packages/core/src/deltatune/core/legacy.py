@@ -157,6 +157,8 @@ def read_published(path: Path, backbone: Backbone) -> Saved:
     own = backbone.model.state_dict()
     weights = {}
     for name, tensor in rename(_tensors(content, path)).items():
+        if not tensor.is_floating_point():
+            continue  # counters such as position_ids, which older libraries stored
         if name not in own or backbone.sites.is_head(name):
             weights[name] = tensor
         elif tensor.shape != own[name].shape or not torch.equal(tensor.to(own[name]), own[name]):

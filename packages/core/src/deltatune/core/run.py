@@ -1,11 +1,9 @@
 """A run on disk.
 
-<out_dir>/config.yaml     the command's options; `--config` reruns it
-<out_dir>/run.json        what was run: command, versions, seeds, digests, device, time, status
-<out_dir>/records.jsonl   one line for each measurement
-<out_dir>/delta/          the tuned deltas
-<out_dir>/snapshots/N/    the same after N updates, addressed as RUN@N
-<out_dir>/state/          what an interrupted run goes on from; removed at the end
+<out_dir>/config.yaml     the command's options; `--config` reruns it <out_dir>/run.json        what was run: command,
+versions, seeds, digests, device, time, status <out_dir>/records.jsonl   one line for each measurement <out_dir>/delta/
+the tuned deltas <out_dir>/snapshots/N/    the same after N updates, addressed as RUN@N <out_dir>/state/          what an
+interrupted run goes on from; removed at the end
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Where an architecture keeps its attention, feed-forward, embeddings and head.
 
 One record per architecture. A delta asks a record for places and never names an architecture itself, so a new architecture is
-a new
-record: here, or in a YAML file that a user passes as `--sites` (same field names; see `read_sites`).
+a new record: here, or in a YAML file that a user passes as `--sites` (same field names; see `read_sites`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from torch import nn
@@ -47,6 +46,11 @@ class SubLayer:
     value: str | None = None
     expand: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check the kind: a record may come from a file."""
+        if self.kind not in get_args(Kind):
+            raise DeltatuneError(f"sites: unknown kind '{self.kind}' of a sub-layer; choose from {', '.join(get_args(Kind))}")
+
     def linears(self, role: str) -> tuple[str, ...]:
         """The linear maps that play `role` (query, key, value, output, expand, contract) here; empty if none does."""
         attention, ffn = self.kind != "ffn", self.kind == "ffn"
@@ -79,6 +83,13 @@ class Stack:
     sublayers: tuple[SubLayer, ...]
     causal: bool = False
 
+    def __post_init__(self) -> None:
+        """Check that blocks can be counted."""
+        if "{i}" not in self.block:
+            raise DeltatuneError(
+                f"sites: block '{self.block}' of {self.path} has no {{i}} for the number; write such as layer.{{i}}"
+            )
+
 
 @dataclass(frozen=True)
 class Sites:
@@ -104,10 +115,10 @@ class Sites:
         """
         modules = dict(model.named_modules())
         found: list[str] = []
-        while (path := f"{stack.path}.{stack.block.format(i=len(found))}") in modules:
+        while (path := f"{stack.path}.{stack.block.replace('{i}', str(len(found)))}") in modules:
             found.append(path)
         if not found:
-            raise DeltatuneError(f"sites: {type(model).__name__} has no module {stack.path}.{stack.block.format(i=0)}")
+            raise DeltatuneError(f"sites: {type(model).__name__} has no module {path}")
         return found
 
     def sublayers(self, model: nn.Module) -> Iterator[SubLayer]:
@@ -210,22 +221,33 @@ def read_sites(path: Path) -> Sites:
     """A user's record from YAML with the field names of `Sites`, `Stack` and `SubLayer`.
 
     Raises:
-        DeltatuneError: not YAML, an unknown or a missing field.
+        DeltatuneError: not YAML, an unknown or a missing field, a text where a list belongs, an unknown kind of sub-layer.
     """
+    text = read_text(path)
     try:
-        raw = yaml.safe_load(read_text(path))
+        raw = yaml.safe_load(text)
         stacks = tuple(
             Stack(**{**stack, "sublayers": tuple(_sublayer(item) for item in stack["sublayers"])}) for stack in raw["stacks"]
         )
-        return Sites(**{**raw, "stacks": stacks, "head": tuple(raw.get("head", ()))})
+        return Sites(**{**raw, "stacks": stacks, "head": _names(raw, "head")})
     except yaml.YAMLError as error:
         raise DeltatuneError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    except DeltatuneError as error:
+        raise DeltatuneError(f"{path}: {error}") from error
     except (TypeError, KeyError, AttributeError) as error:
         raise DeltatuneError(f"{path}: not a sites record ({error}); fields: see `deltatune.core.sites.Sites`") from error
 
 
 def _sublayer(raw: dict[str, Any]) -> SubLayer:
-    return SubLayer(**{**raw, "expand": tuple(raw.get("expand", ()))})
+    return SubLayer(**{**raw, "expand": _names(raw, "expand")})
+
+
+def _names(raw: dict[str, Any], field: str) -> tuple[str, ...]:
+    """A list of names; a lone text would fall apart into its letters."""
+    value = raw.get(field) or ()
+    if isinstance(value, str):
+        raise DeltatuneError(f"sites: {field} is the text '{value}' and must be a list; write [{value}]")
+    return tuple(value)
 
 
 def head_width(model_config: Any) -> int:

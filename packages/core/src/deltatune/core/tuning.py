@@ -48,8 +48,7 @@ class TaskChoice:
 
     def load(self) -> Task:
         """The task with its examples."""
-        limits = {"max_train": self.max_train, "max_dev": self.max_dev, "max_test": self.max_test}
-        return load_task(self.task, self.data_dir, **limits)
+        return load_task(self.task, self.data_dir, max_train=self.max_train, max_dev=self.max_dev, max_test=self.max_test)
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,21 @@ class TuneConfig:
     def identity(self) -> dict[str, Any]:
         """All settings as plain values; equal for runs that must end equal."""
         settings = {key: value for key, value in asdict(self).items() if key != "deltas"}
-        return {**settings, "deltas": [delta.describe() for delta in self.deltas]}
+        return {**_plain(settings), "deltas": [delta.describe() for delta in self.deltas]}
 
     @property
     def learning_rate(self) -> float:
         """The rate in force."""
         return self.lr if self.lr is not None else min(LEARNING_RATES.get(type(delta), 1e-3) for delta in self.deltas)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text with forward slashes, tuples as lists: what JSON gives back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.as_posix() if isinstance(value, Path) else value
 
 
 @dataclass
@@ -207,7 +215,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
     facts = {**about, **_facts(config, tuned, task)}
     folder.begin(facts, config_yaml, overwrite)
     started = time.perf_counter()
-    described = {"task": config.task.task, "labels": list(task.labels), "metric": task.config.metric, "form": tuned.backbone.form}
+    described = {"task": config.task.task, "labels": list(task.labels), "metric": form.metric, "form": tuned.backbone.form}
 
     def snapshot(step: int, values: Mapping[str, Tensor]) -> None:
         checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**described, "step": step})

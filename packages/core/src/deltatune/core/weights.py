@@ -1,8 +1,7 @@
 """Arithmetic on deltas.
 
 `Weights` maps a name (path of a module of the base model plus a parameter) to a tensor; the order of names is part of the
-value.
-Every function is out of place, insists on equal names and shapes, and accumulates in float32 or wider: sums taken in
+value. Every function is out of place, insists on equal names and shapes, and accumulates in float32 or wider: sums taken in
 bfloat16 lose half their digits.
 """
 
@@ -92,8 +91,8 @@ def distance(left: Weights, right: Weights, group: Callable[[str], str] | None =
     Args:
         left: one end.
         right: the other, same names and shapes.
-        group: maps a name to its group; the result then has one distance a group, in order of first appearance. By default all
-            tensors are in the group "all".
+        group: maps a name to its group; the result then has one distance a group, in order of first appearance. By default
+            all tensors are in the group "all".
     """
     check_match(left, right)
     squares: dict[str, float] = {}
@@ -159,8 +158,8 @@ def unflatten(vector: Tensor, like: Weights, input_major: bool = False) -> dict[
     """
     rows = layout(like, input_major)
     expected = rows[-1].end if rows else 0
-    if vector.numel() != expected:
-        raise DeltatuneError(f"unflatten: the vector has {vector.numel()} entries and the layout {expected}")
+    if vector.shape != (expected,):
+        raise DeltatuneError(f"unflatten: the vector has shape {tuple(vector.shape)} and the layout ({expected},)")
     result = {}
     for row in rows:
         piece = vector[row.start : row.end]

@@ -86,7 +86,8 @@ def predict(
 ) -> None:
     """Predict the examples of a JSON-lines file.
 
-    Each line is an object with "text", or "text" and "text2" for a pair. The output has the same lines with "prediction" added.
+    Each line is an object with "text", or "text" and "text2" for a pair. The output has the same lines with "prediction"
+    added.
 
     Args:
         run: a run, or RUN@STEP for a snapshot.

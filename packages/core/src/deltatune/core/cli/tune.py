@@ -127,7 +127,7 @@ def _show(facts: dict[str, Any], out_dir: Path) -> None:
         f"trainable: {trainable}; training took {facts['train_seconds']:.1f} s; kept: step {facts['step']} in {out_dir}"
     )
     for note in facts["notes"]:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def row(numbers: dict[str, Any]) -> list[str]:

@@ -1,8 +1,8 @@
 """What every delta has in common.
 
 A delta is a module of its own that stands beside the model. It owns tensors, under public names that start with the path of
-the module of
-the base model that they serve; it reaches the model through hooks, or through changed parameters, or by changing the batch.
+the module of the base model that they serve; it reaches the model through hooks, or through changed parameters, or by
+changing the batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """BitFit: train bias vectors only (Ben Zaken et al. 2022).
 
-A zero vector is added to the output of every module that has a bias, which equals training the bias itself and leaves the base
-untouched. A model without any bias (T5) gets one vector for every linear map of its blocks; the model still starts unchanged.
+A zero vector is added to the output of every module that has a bias, which equals training the bias itself and leaves the
+base untouched. A model without any bias (T5) gets one vector for every linear map of its blocks; the model still starts
+unchanged.
 """
 
 from __future__ import annotations

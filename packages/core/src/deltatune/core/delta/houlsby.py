@@ -1,10 +1,8 @@
 """Adapters: bottlenecks with a skip connection after sub-layers (Houlsby et al. 2019), y = h + W_up f(W_down h + b) + c.
 
 The five papers place it in three ways. `after_projection`: on the output of the sub-layer's last linear map, before dropout,
-residual sum and
-norm (the T5 papers; recyclable's `after_dense`). `after_dropout`: the same after the dropout (combos). `after_norm`: on the
-residual
-stream after sum and norm (recyclable, modeconn; post-norm architectures only).
+residual sum and norm (the T5 papers; recyclable's `after_dense`). `after_dropout`: the same after the dropout (combos).
+`after_norm`: on the residual stream after sum and norm (recyclable, modeconn; post-norm architectures only).
 """
 
 from __future__ import annotations
@@ -42,9 +40,8 @@ class Houlsby(DeltaConfig):
             Pfeiffer variant.
         placement: after_projection, after_dropout or after_norm (see the module's documentation).
         init_std: standard deviation of the normal start of both matrices; biases start at 0. The papers use 0.02 and 0.01, so
-            a fresh
-            adapter is near the identity and not exactly it; 0 starts the upper matrix at exactly 0 and draws the lower one
-            with 0.02.
+            a fresh adapter is near the identity and not exactly it; 0 starts the upper matrix at exactly 0 and draws the
+            lower one with 0.02.
     """
 
     width: int | None = None
@@ -104,7 +101,9 @@ class HoulsbyDelta(Delta):
             if sublayer.kind in config.sites:
                 linear = module_at(backbone.model, sublayer.projection, "houlsby")
                 _, d_model, device = width_of(linear)
-                self.place(_site(sublayer, config), Bottleneck(config, d_model, device, generator))
+                site = _site(sublayer, config)
+                module_at(backbone.model, site, "houlsby.placement")
+                self.place(site, Bottleneck(config, d_model, device, generator))
         if not self.sites:
             kinds, model = ", ".join(config.sites), type(backbone.model).__name__
             raise DeltatuneError(f"houlsby.sites: {model} has no sub-layer of kind {kinds}; name self, cross or ffn")

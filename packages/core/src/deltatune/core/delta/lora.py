@@ -1,8 +1,7 @@
 """LoRA: a low-rank update of linear maps (Hu et al. 2022), y = x W^T + (alpha / r) x A^T B^T.
 
 A (r, in) and B (out, r) as PEFT stores them. The T5 papers write A (in, r) and, because their initialiser then reads r as the
-fan-in, draw
-A from U(-1/sqrt(r), 1/sqrt(r)): `init="fan_rank"` (ensemble, subspace, modeconn). The usual bound is 1/sqrt(in).
+fan-in, draw A from U(-1/sqrt(r), 1/sqrt(r)): `init="fan_rank"` (ensemble, subspace, modeconn). The usual bound is 1/sqrt(in).
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """Prefix tuning: trained keys and values in front of self-attention (Li and Liang 2021).
 
-M = tanh(E W1^T) W2^T, E (P, d), W1 (r, d), W2 (2 L d, r), one set for each stack (modeconn, ensemble, subspace). M (P, 2 L d) is
-read as (L, 2, heads, P, d / heads) by a plain reshape, as the papers ran it (`layout="reshape"`: layer l of a model with as
-many
-layers as there are rows uses a slice of the rows), or split along the feature axis (`layout="split"`, PEFT's).
+M = tanh(E W1^T) W2^T, E (P, d), W1 (r, d), W2 (2 L d, r), one set for each stack (modeconn, ensemble, subspace). M (P, 2 L d)
+is read as (L, 2, heads, P, d / heads) by a plain reshape, as the papers ran it (`layout="reshape"`: layer l of a model with
+as many layers as there are rows uses a slice of the rows), or split along the feature axis (`layout="split"`, PEFT's).
 
 The prefix reaches an attention module as a past: a small cache in front of the model's own. So the relative position bias of
-T5 counts it as
-the positions before the text, masks leave it visible, and cached decoding sees it once, all by the model's own code.
+T5 counts it as the positions before the text, masks leave it visible, and cached decoding sees it once, all by the model's
+own code.
 """
 
 from __future__ import annotations
@@ -146,7 +145,10 @@ def _attention_paths(backbone: Backbone, stack: Stack) -> list[str]:
     template = next((s for s in stack.sublayers if s.kind == "self"), None)
     if template is None or template.attention is None:
         raise DeltatuneError(f"prefix: the sites record names no self-attention in {stack.path}")
-    return [f"{block}.{template.attention}" for block in backbone.sites.blocks(backbone.model, stack)]
+    paths = [f"{block}.{template.attention}" for block in backbone.sites.blocks(backbone.model, stack)]
+    for path in paths:
+        module_at(backbone.model, path, "prefix")
+    return paths
 
 
 def _begin(part: Any, module: nn.Module, args: tuple[Any, ...]) -> None:

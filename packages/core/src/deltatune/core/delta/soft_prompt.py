@@ -1,8 +1,7 @@
 """Soft prompts: trained input vectors (Lester et al. 2021; combos).
 
-A soft-prompt position is a negative token id: -(i + 1) is row i of the table P, added to position embeddings and normed like a
-word. So
-attention masks and position ids follow from the ids, and a template may put the prompt anywhere.
+A soft-prompt position is a negative token id: -(i + 1) is row i of the table P, added to position embeddings and normed like
+a word. So attention masks and position ids follow from the ids, and a template may put the prompt anywhere.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class SoftPrompt(DeltaConfig):
     Args:
         length: number of vectors P (published: `prompt_num`).
         position: after_first (behind the first token, which a classification head reads), start (before it, as PEFT does),
-            template (only
-            where the text already holds negative ids), or auto: start for text-to-text models, after_first for the others.
+            template (only where the text already holds negative ids), or auto: start for text-to-text models, after_first for
+            the others.
         init_std: standard deviation of the normal start.
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from deltatune.core.backbone import Backbone
-from deltatune.core.delta.base import Batch, Delta, DeltaConfig
+from deltatune.core.delta.base import Batch, Delta, DeltaConfig, module_at
 from deltatune.core.delta.lora import LoRADelta
 from deltatune.core.delta.values import Head, ValuesDelta
 from deltatune.core.errors import DeltatuneError
@@ -22,11 +22,10 @@ from deltatune.core.weights import Weights, check_match
 class Tuned(nn.Module):
     """A frozen backbone and its deltas.
 
-    `tuned(batch)` gives logits in float32: (B, C) for the form head, (B, V) at the mask for the form prompt, (B, L, V) for the
-    form text
-    (the decoder reads the labels shifted right). Batches map names to tensors: input_ids, attention_mask (B, T) int64, and
-    what else the
-    model takes; labels (B,) or (B, L) int64 with -100 ignored are not passed on, except as decoder input.
+    `tuned(batch)` gives logits in float32: (B, C) for the form head, (B, V) at the mask for the form prompt, (B, L, V) for
+    the form text (the decoder reads the labels shifted right). Batches map names to tensors: input_ids, attention_mask (B, T)
+    int64, and what else the model takes; labels (B,) or (B, L) int64 with -100 ignored are not passed on, except as decoder
+    input.
     """
 
     def __init__(self, backbone: Backbone, deltas: list[Delta]) -> None:
@@ -210,10 +209,7 @@ def _at_mask(mask: _MaskPosition, module: nn.Module, args: tuple[Any, ...]) -> t
 
 
 def _hook_mask(backbone: Backbone, mask: _MaskPosition) -> torch.utils.hooks.RemovableHandle:
-    path = backbone.sites.lm_head
-    if path is None:
-        raise DeltatuneError("form prompt: the sites record names no lm_head; use another --form")
-    head: nn.Module = backbone.model.get_submodule(path)
+    head: nn.Module = backbone.model.get_submodule(backbone.sites.lm_head or "")
     return head.register_forward_pre_hook(partial(_at_mask, mask))
 
 
@@ -241,6 +237,10 @@ def attach(backbone: Backbone, *configs: DeltaConfig, generator: torch.Generator
         DeltatuneError: a setting does not fit the backbone, or two deltas claim one tensor.
     """
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    if backbone.form == "prompt":
+        if backbone.sites.lm_head is None:
+            raise DeltatuneError("form prompt: the sites record names no lm_head; use another --form")
+        module_at(backbone.model, backbone.sites.lm_head, "form prompt")
     wanted = list(configs)
     has_head = any(backbone.sites.is_head(name) for name, _ in backbone.model.named_parameters())
     if head and has_head and not any(isinstance(config, Head) for config in wanted):

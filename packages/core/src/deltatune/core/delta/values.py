@@ -58,8 +58,7 @@ class Head(DeltaConfig):
 
     Args:
         init_std: standard deviation of the normal start of its matrices, None for the model's own; biases start at 0. A head
-            that the
-            checkpoint already held keeps its values.
+            that the checkpoint already held keeps its values.
     """
 
     init_std: float | None = None
@@ -72,7 +71,8 @@ class Head(DeltaConfig):
         std = self.init_std if self.init_std is not None else getattr(backbone.model.config, "initializer_range", 0.02)
         for name, internal in head.names().items():
             tensor = head.get_parameter(internal)
-            if name in backbone.fresh:
+            # A vector that is no bias scales a norm: the model's own start, ones, is the only sensible one.
+            if name in backbone.fresh and (tensor.dim() > 1 or name.endswith("bias")):
                 fill_normal(tensor, std if tensor.dim() > 1 else 0.0, generator)
         return head
 
