@@ -158,8 +158,7 @@ def attach_saved(saved: Saved, backbone: Backbone, other_base: bool = False) -> 
 
 
 def locate(path: Path) -> Path:
-    """The delta folder that a user's text addresses: FOLDER with `deltatune.json`, RUN (its `delta/`), or RUN@STEP (a
-    snapshot).
+    """The delta folder that a user's text addresses: one itself, a RUN (its `delta/`), or RUN@STEP (a snapshot).
 
     Raises:
         DeltatuneError: nothing there; the steps that exist are named.
