@@ -220,6 +220,8 @@ class SideEffect:
 def test_number_of_classes_of_an_adapter(name, classes, saved_as, tmp_path):
     folder, tuned = saved_as(name, LoRA(rank=2))
     assert num_labels(export(folder, tmp_path / "out", tuned.backbone)) == classes
+    torch.save(tuned.weights(), tmp_path / "published.pt")
+    assert num_labels(tmp_path / "published.pt") == classes
 
 
 REFUSED_EXPORTS = {

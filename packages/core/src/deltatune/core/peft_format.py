@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deltatune.core import checkpoint
+from deltatune.core import checkpoint, legacy
 from deltatune.core.backbone import Backbone
 from deltatune.core.checkpoint import CONFIG, TENSORS, Saved
 from deltatune.core.delta import DeltaConfig, Head, LoRA, Prefix, SoftPrompt
@@ -32,7 +32,6 @@ from deltatune.core.delta.lora import Role
 from deltatune.core.delta.prefix import StackPrefix
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, replacing, write_json
-from deltatune.core.legacy import read_pickle, to_saved
 from deltatune.core.sites import head_width
 
 PROMPT, PROMPT_PREFIX = "prompt_embeddings", "base_model."
@@ -129,12 +128,12 @@ def import_adapter(folder: Path, backbone: Backbone) -> Saved:
     config, weights = readers[kind](folder, described, tensors, backbone)
     about = {"from": str(folder), "peft_type": kind, "peft_version": described.get("peft_version")}
     about |= {"base_model_name_or_path": name, "other_base_name": bool(name) and name != backbone.name}
-    return to_saved(backbone, (config,), weights, {"imported": about}, folder)
+    return legacy.to_saved(backbone, (config,), weights, {"imported": about}, folder)
 
 
-def num_labels(folder: Path) -> int | None:
-    """How many classes the head in a PEFT folder has, so that the model can be loaded with as many; None without a head."""
-    for name, tensor in _tensors(folder).items():
+def num_labels(path: Path) -> int | None:
+    """How many classes the head in a PEFT folder or a published `.pt` file has, for loading the model; None without a head."""
+    for name, tensor in (legacy.read_tensors(path) if path.is_file() else _tensors(path)).items():
         if re.search(r"(^|\.)(classifier|classifier\.out_proj|score)\.weight$", name):
             return int(tensor.shape[0])
     return None
@@ -220,7 +219,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     if (folder / TENSORS).is_file():
         return checkpoint.read_tensors(folder / TENSORS)
     if (folder / PICKLE).is_file():
-        return {name: w.float() for name, w in read_pickle(folder / PICKLE).items() if isinstance(w, Tensor)}
+        return {name: w.float() for name, w in legacy.read_pickle(folder / PICKLE).items() if isinstance(w, Tensor)}
     raise DeltatuneError(f"{folder}: neither {TENSORS} nor {PICKLE} is there; give the whole folder that PEFT wrote")
 
 
