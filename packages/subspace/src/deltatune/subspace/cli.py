@@ -20,7 +20,5 @@ COMMANDS: Commands = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `deltatune-subspace` with the words of `argv`, or of the process; the exit code."""
-    description = (
-        "Unified optimization subspace: one low-dimensional space in which adapter, LoRA and prefix solve tasks."
-    )
+    description = "Unified optimization subspace: one low-dimensional space in which adapter, LoRA and prefix solve tasks."
     return run("deltatune-subspace", COMMANDS, argv, description=description, choices=CHOICES)
