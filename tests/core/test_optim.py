@@ -166,7 +166,7 @@ def test_first_adamw_step_by_hand():
 def test_groups_follow_the_names():
     names = ("a.weight", "a.bias", "encoder.LayerNorm.weight", "block.layer_norm.weight", "b.weight")
     params = {name: leaf([float(i)]) for i, name in enumerate(names)}
-    groups = build_optimizer(params, OptimizerConfig(weight_decay=0.01)).param_groups
+    groups = build_optimizer(params, OptimizerConfig(lr=1e-3, weight_decay=0.01)).param_groups
     assert [g["weight_decay"] for g in groups] == [0.01, 0.0]
     assert [[p.item() for p in g["params"]] for g in groups] == [[0.0, 4.0], [1.0, 2.0, 3.0]]
 

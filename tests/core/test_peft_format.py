@@ -18,8 +18,8 @@ from deltatune.core.peft_format import export, import_adapter, num_labels
 
 ROLES = ("query", "key", "value", "output", "expand", "contract")
 EXCHANGED = {
-    "roberta-head": ("lora", "prompt"),
-    "bert-head": ("lora", "prompt"),
+    "roberta-head": ("lora", "prompt", "prefix"),
+    "bert-head": ("lora", "prompt", "prefix"),
     "llama-head": ("lora", "prompt", "prefix"),
     "t5-text": ("lora", "prompt"),
     "t5v11-text": ("lora", "prompt"),
@@ -29,7 +29,7 @@ PAIRS = [(name, kind) for name, kinds in EXCHANGED.items() for kind in kinds]
 CONFIGS = {
     "lora": LoRA(rank=2, alpha=6.0, targets=ROLES, init="fan_rank"),
     "prompt": SoftPrompt(length=3, position="start"),
-    "prefix": Prefix(length=3, width=4),
+    "prefix": Prefix(length=3, width=4, positions="after"),
 }
 TASKS = {"head": "SEQ_CLS", "text": "SEQ_2_SEQ_LM", "prompt": None}
 
@@ -136,6 +136,8 @@ PEFT_CONFIGS = {
     "prompt": ("bert-head", lambda: PromptTuningConfig(num_virtual_tokens=3, task_type="SEQ_CLS")),
     "prompt of two parts": ("t5-text", lambda: PromptTuningConfig(num_virtual_tokens=3, task_type="SEQ_2_SEQ_LM")),
     "prefix": ("llama-head", lambda: PrefixTuningConfig(num_virtual_tokens=3, task_type="SEQ_CLS")),
+    "prefix of RoBERTa": ("roberta-head", lambda: PrefixTuningConfig(num_virtual_tokens=3, task_type="SEQ_CLS")),
+    "prefix of BERT": ("bert-head", lambda: PrefixTuningConfig(num_virtual_tokens=3, task_type="SEQ_CLS")),
     "projected prefix": (
         "llama-head",
         lambda: PrefixTuningConfig(num_virtual_tokens=2, prefix_projection=True, task_type="SEQ_CLS"),
@@ -235,8 +237,7 @@ REFUSED_EXPORTS = {
     "template": ("roberta-prompt", (SoftPrompt(2, position="template"),), "stands where the template says"),
     "masked": ("roberta-prompt", (SoftPrompt(2, position="start"),), "not form 'prompt'"),
     "encoder prefix": ("t5-text", (Prefix(2, 3),), "a part in the encoder"),
-    "RoBERTa's positions": ("roberta-head", (Prefix(2, 3),), "positions from the prefix length"),
-    "BERT's positions": ("bert-head", (Prefix(2, 3),), "positions from the prefix length"),
+    "positions": ("roberta-head", (Prefix(2, 3),), "--delta.positions after"),
 }
 
 
@@ -251,7 +252,7 @@ def test_what_peft_does_otherwise_is_refused_in_one_line(case, saved_as, tmp_pat
 
 
 def test_a_prefix_needs_its_model_and_its_base(saved_as, tiny, tmp_path):
-    folder, tuned = saved_as("llama-head", Prefix(2, 3))
+    folder, tuned = saved_as("llama-head", Prefix(2, 3, positions="after"))
     with pytest.raises(DeltatuneError, match="give --model"):
         export(folder, tmp_path / "out")
     backbone = tuned.detach()
@@ -259,13 +260,6 @@ def test_a_prefix_needs_its_model_and_its_base(saved_as, tiny, tmp_path):
     backbone.model.model.norm.weight.data += 1
     with pytest.raises(DeltatuneError, match="--other_base"):
         export(folder, tmp_path / "out", backbone)
-
-
-def test_rotary_frequencies_that_change_with_the_length_are_refused(saved_as, tmp_path):
-    folder, tuned = saved_as("llama-head", Prefix(2, 3))
-    tuned.model.model.rotary_emb.rope_type = "dynamic"
-    with pytest.raises(DeltatuneError, match="'dynamic' changes with the length"):
-        export(folder, tmp_path / "out", tuned.backbone)
 
 
 def test_an_export_replaces_an_earlier_one_and_nothing_else(saved_as, tmp_path):
@@ -312,11 +306,6 @@ REFUSED_ADAPTERS = {
     ),
     "norms": ("t5-text", lambda: LoraConfig(r=2, target_modules=["q"], modules_to_save=["final_layer_norm"]), "modules_to_save"),
     "T5 prefix": ("t5-text", lambda: PrefixTuningConfig(num_virtual_tokens=2, task_type="SEQ_2_SEQ_LM"), "part in the encoder"),
-    "RoBERTa prefix": (
-        "roberta-head",
-        lambda: PrefixTuningConfig(num_virtual_tokens=2, task_type="SEQ_CLS"),
-        "positions from the",
-    ),
 }
 
 

@@ -84,6 +84,15 @@ class Backbone:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    def position_ids(self, ids: Tensor, offset: int = 0) -> Tensor:
+        """The positions (B, T) that the model gives tokens `ids` (B, T) by itself, raised by `offset`."""
+        if "roberta" in self.model.config.model_type:
+            pad = self.model.config.pad_token_id
+            real = ids != pad
+            positions: Tensor = (real.cumsum(dim=1) + offset) * real + pad
+            return positions
+        return torch.arange(ids.shape[1], device=ids.device).expand_as(ids) + offset
+
     @property
     def mask_id(self) -> int:
         """Token id of the mask.
@@ -138,7 +147,7 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
     # Said outright: left open, transformers asks at the terminal whether to run code that came with the model.
     origin: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
-        with _quiet():
+        with quiet():
             settings = AutoConfig.from_pretrained(source, **origin)
             tokenizer = AutoTokenizer.from_pretrained(source, **origin)
     except (OSError, ValueError, KeyError) as error:
@@ -152,7 +161,7 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
     if form == "head" and settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     try:
-        with _quiet():
+        with quiet():
             model, report = _auto_class(form).from_pretrained(
                 source,
                 config=settings,
@@ -227,7 +236,7 @@ def pick_device(device: Device) -> torch.device:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No report, no bar and no retries on the terminal while a model is read: what is new or missing is handled here."""
     from logging import ERROR
 

@@ -28,13 +28,24 @@ def replacing(path: Path) -> Iterator[Path]:
     target = scratch / path.name
     try:
         yield target
-        if path.is_dir():
-            path.replace(scratch / "previous")
-        target.replace(path)
+        _put(target, path, scratch / "previous")
     except OSError as error:
         raise DeltatuneError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put(target: Path, path: Path, aside: Path) -> None:
+    """Give `target` the name `path`; a folder there is moved aside and, should that fail half-way, moved back."""
+    if not path.is_dir():
+        target.replace(path)
+        return
+    path.replace(aside)
+    try:
+        target.replace(path)
+    except OSError:
+        aside.replace(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

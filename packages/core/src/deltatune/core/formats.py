@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 from deltatune.core.backbone import Backbone
 from deltatune.core.batches import Batch
 from deltatune.core.data import Example, Task, as_text
+from deltatune.core.delta import DeltaConfig, SoftPrompt
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.template import Lengths, Template, label_word_ids
 
@@ -235,14 +236,14 @@ class TextFormat(Format):
         return [[answer.removeprefix("<extra_id_0>") for answer in as_text(self.task, example)[1]] for example in examples]
 
 
-def build_format(backbone: Backbone, task: Task, max_length: int = 256, prompt_length: int = 0) -> Format:
+def build_format(backbone: Backbone, task: Task, max_length: int = 256, deltas: Sequence[DeltaConfig] = ()) -> Format:
     """The format that the backbone's form asks for.
 
     Args:
         backbone: with a tokenizer.
         task: what is asked.
-        max_length: longest input in tokens; lowered to what the model's positions leave beside a soft prompt.
-        prompt_length: rows of the soft prompt among the deltas, 0 without one.
+        max_length: longest input in tokens; lowered to what the model's positions leave beside the deltas.
+        deltas: what is attached.
 
     Raises:
         DeltatuneError: no tokenizer, no template or label words for the form prompt, a text-to-text task for another form.
@@ -250,13 +251,14 @@ def build_format(backbone: Backbone, task: Task, max_length: int = 256, prompt_l
     if backbone.tokenizer is None:
         raise DeltatuneError(f"model {backbone.name}: no tokenizer; texts cannot be encoded")
     limit = backbone.max_length
-    length = min(max_length, limit - prompt_length) if limit else max_length
+    length = min(max_length, limit - sum(delta.reserved_positions for delta in deltas)) if limit else max_length
     if backbone.form == "text":
         return TextFormat(task, backbone.tokenizer, length)
     if not task.labels and not task.regression:
         raise DeltatuneError(f"task {task.name} is text to text; form '{backbone.form}' needs labels: give a text-to-text model")
     if backbone.form == "prompt":
-        return PromptFormat(task, backbone.tokenizer, length, prompt_length)
+        rows = sum(delta.length for delta in deltas if isinstance(delta, SoftPrompt))
+        return PromptFormat(task, backbone.tokenizer, length, rows)
     return HeadFormat(task, backbone.tokenizer, length)
 
 

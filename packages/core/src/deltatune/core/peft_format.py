@@ -2,12 +2,11 @@
 
 What PEFT computes alike, and under which conditions:
 
-* LoRA, any targets, the task head as `modules_to_save`; its rank-stabilised scaling alpha / sqrt(r) is an alpha of our own.
-* SoftPrompt in front of the text. PEFT passes embeddings where deltatune passes token ids, so a model that looks for padding in
-  the ids finds none: with PEFT, RoBERTa needs its padding on the right, and a decoder that classifies needs texts of one length.
-* Prefix on a single stack with rotary positions. PEFT counts the text's positions from P, a Prefix here leaves them at 0. A
-  query rotated for m + P meets an unrotated key as one for m meets the key rotated for -P, so keys are rotated by P on the way
-  out and back on the way in. Learned positions (BERT, RoBERTa) cannot absorb this, and PEFT's prefix of T5 has no encoder part.
+* LoRA, any targets, the task head as `modules_to_save`; its rank-stabilised scaling alpha / sqrt(r) is an alpha of our own. *
+SoftPrompt in front of the text. PEFT passes embeddings where deltatune passes token ids, so a model that looks for padding in
+  the ids finds none: with PEFT, RoBERTa needs its padding on the right, and a decoder that classifies needs texts of one
+  length.
+* Prefix on a single stack with `positions="after"`, the reparametrisation folded in. PEFT's prefix of T5 has no encoder part.
 
 Everything else is refused in one line that names the difference. PEFT itself is never imported.
 """
@@ -36,7 +35,6 @@ from deltatune.core.sites import head_width
 
 PROMPT, PROMPT_PREFIX = "prompt_embeddings", "base_model."
 PICKLE = "adapter_model.bin"
-_ROTARY = frozenset({"llama"})
 _FACTOR = re.compile(r"\.lora_[AB]\.weight$")
 _NOT_IN_PEFT = {"Houlsby": "PEFT has no bottleneck adapters", "BitFit": "PEFT cannot tune bias vectors alone"}
 _CHANGES_BASE = "PEFT stores added tensors, not changes of the base; use `merge`"
@@ -104,16 +102,17 @@ def import_adapter(folder: Path, backbone: Backbone) -> Saved:
     A head tensor that the file lacks (PEFT leaves the pooler of a BERT to the base) is taken from the base.
 
     Args:
-        folder: with `adapter_config.json` and `adapter_model.safetensors`, or `adapter_model.bin`, which is read weights-only.
+        folder: with `adapter_config.json` and `adapter_model.safetensors`, or `adapter_model.bin`, which is read
+            weights-only.
         backbone: the model that the adapter belongs to; nothing stays attached to it.
 
     Returns:
-        What `checkpoint.write` stores. `about["imported"]` says where it is from, and `other_base_name` in it whether the adapter
-        names another base than `backbone`.
+        What `checkpoint.write` stores. `about["imported"]` says where it is from, and `other_base_name` in it whether the
+        adapter names another base than `backbone`.
 
     Raises:
-        DeltatuneError: not an adapter of PEFT, an option or a target without a counterpart here, or names and shapes that
-            the model does not have.
+        DeltatuneError: not an adapter of PEFT, an option or a target without a counterpart here, or names and shapes that the
+            model does not have.
     """
     described = _config(folder)
     kind, name = described["peft_type"], described.get("base_model_name_or_path")
@@ -165,7 +164,12 @@ def _prefix_rows(config: Prefix, saved: Saved, backbone: Backbone | None) -> tup
     """Keys and values as PEFT lays them out, (P, 2 * layers * heads * width), reparametrisation folded in."""
     if backbone is None:
         raise DeltatuneError("export: the layers and heads of a Prefix are known to its model only; give --model")
-    _require_rotary(backbone, "export")
+    _require_one_stack(backbone, "export")
+    if config.positions != "after":
+        raise DeltatuneError(
+            "export: PEFT counts the text's positions from behind the prefix, and this Prefix does not; "
+            "tune it with --delta.positions after"
+        )
     tuned = checkpoint.attach_saved(saved, backbone)
     try:
         [part] = [part for delta in tuned.kinds() for _, part in delta.parts() if isinstance(part, StackPrefix)]
@@ -174,33 +178,14 @@ def _prefix_rows(config: Prefix, saved: Saved, backbone: Backbone | None) -> tup
     finally:
         tuned.detach()
     layers, _, heads, length, width = keys_values.shape
-    turned = torch.stack([_turned(backbone, keys_values[:, 0], length), keys_values[:, 1]], dim=1)
     sizes = {"num_layers": layers, "num_attention_heads": heads, "token_dim": heads * width}
-    return turned.permute(3, 0, 1, 2, 4).reshape(length, -1), sizes
+    return keys_values.permute(3, 0, 1, 2, 4).reshape(length, -1), sizes
 
 
-def _require_rotary(backbone: Backbone, where: str) -> None:
-    kind = backbone.model.config.model_type
+def _require_one_stack(backbone: Backbone, where: str) -> None:
     if len(backbone.sites.stacks) > 1:
+        kind = backbone.model.config.model_type
         raise DeltatuneError(f"{where}: a Prefix on {kind} has a part in the encoder, and PEFT's reaches the decoder only")
-    if kind not in _ROTARY:
-        raise DeltatuneError(
-            f"{where}: PEFT counts the text's positions from the prefix length and a Prefix here from 0, "
-            f"which changes the outputs of {kind}; only {', '.join(_ROTARY)} can absorb the difference"
-        )
-    rotary = backbone.model.base_model.rotary_emb
-    if rotary.rope_type not in ("default", "linear", "llama3"):
-        raise DeltatuneError(f"{where}: rope_type '{rotary.rope_type}' changes with the length, so PEFT's Prefix differs")
-
-
-def _turned(backbone: Backbone, keys: Tensor, steps: int) -> Tensor:
-    """Keys (layers, heads, P, width) rotated as for position `steps`, which may be negative."""
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-    position = torch.tensor([[steps]], device=backbone.device)
-    cos, sin = (part.to(keys.device) for part in backbone.model.base_model.rotary_emb(keys.to(backbone.device), position))
-    turned: Tensor = apply_rotary_pos_emb(keys, keys, cos, sin)[1]
-    return turned
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -285,14 +270,12 @@ def _soft_prompt(folder: Path, described: dict[str, Any], tensors: dict[str, Ten
 
 
 def _prefix(folder: Path, described: dict[str, Any], tensors: dict[str, Tensor], backbone: Backbone) -> Content:
-    _require_rotary(backbone, str(folder))
+    _require_one_stack(backbone, str(folder))
     [stack] = backbone.sites.stacks
     layers, width = len(backbone.sites.blocks(backbone.model, stack)), head_width(backbone.model.config)
     flat, length = tensors[PROMPT], described["num_virtual_tokens"]
     if flat.shape[0] != length or flat.shape[1] % (2 * layers * width):
         raise DeltatuneError(f"{folder}: {PROMPT} {tuple(flat.shape)} do not fit {layers} layers of heads of width {width}")
-    split = flat.reshape(length, layers, 2, -1, width).permute(1, 2, 3, 0, 4)
-    keys_values = torch.stack([_turned(backbone, split[:, 0], -length), split[:, 1]], dim=1)
-    rows = {f"{stack.path}.prefix_embedding": keys_values.permute(3, 0, 1, 2, 4).reshape(length, -1)}
-    config = Prefix(length=length, width=None, layout="split")
+    rows = {f"{stack.path}.prefix_embedding": flat}
+    config = Prefix(length=length, width=None, layout="split", positions="after")
     return config, rows | _head(folder, tensors, PROMPT_PREFIX, backbone)

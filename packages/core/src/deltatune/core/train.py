@@ -167,7 +167,7 @@ class _Run:
     def update(self, loss: Callable[[Batch], Tensor]) -> None:
         """One optimizer update: gradients of its micro-batches, sum over processes, clipping, step."""
         step, state = self.history.steps, self.processes
-        rate = self.config.optimizer.lr * schedule(self.config.optimizer, step, self.total)
+        rate = self.config.optimizer.rate * schedule(self.config.optimizer, step, self.total)
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.batches.micro_batches(step, self.config.accumulation, state.process_index, state.num_processes)
         value = torch.zeros((), device=self.device)

@@ -62,7 +62,6 @@ class TuneConfig:
         train: how long and how; a learning rate of None is chosen by the deltas.
         init_seed: of the deltas' and the head's initial values.
         start: a delta folder, a run or RUN@STEP whose values are the start.
-        lr: learning rate; None takes the smallest that the deltas ask for.
     """
 
     backbone: BackboneConfig
@@ -71,7 +70,6 @@ class TuneConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     init_seed: int = 0
     start: Path | None = None
-    lr: float | None = None
 
     def identity(self) -> dict[str, Any]:
         """All settings as plain values; equal for runs that must end equal."""
@@ -80,8 +78,9 @@ class TuneConfig:
 
     @property
     def learning_rate(self) -> float:
-        """The rate in force."""
-        return self.lr if self.lr is not None else min(LEARNING_RATES.get(type(delta), 1e-3) for delta in self.deltas)
+        """The rate in force: the one given, or the smallest that the deltas ask for."""
+        given = self.train.optimizer.lr
+        return given if given is not None else min(LEARNING_RATES.get(type(delta), 1e-3) for delta in self.deltas)
 
 
 def _plain(value: Any) -> Any:
@@ -123,8 +122,7 @@ def prepare(config: TuneConfig) -> tuple[Tuned, Format, Task]:
     task = config.task.load()
     backbone = load_backbone(config.backbone, num_labels=1 if task.regression else max(1, len(task.labels)))
     generator = torch.Generator().manual_seed(config.init_seed)
-    prompts = [delta.length for delta in config.deltas if isinstance(delta, SoftPrompt)]
-    form = build_format(backbone, task, config.task.max_length, sum(prompts))
+    form = build_format(backbone, task, config.task.max_length, config.deltas)
     tuned = attach(backbone, *config.deltas, generator=generator)
     if config.start is not None:
         take_start(tuned, checkpoint.read(config.start))

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deltatune.core import checkpoint
-from deltatune.core.backbone import BackboneConfig, base_tensors, load_backbone
+from deltatune.core.backbone import BackboneConfig, base_tensors, load_backbone, quiet
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.files import read_json, replacing
+from deltatune.core.files import replacing
+from deltatune.core.reuse import open_run
 from deltatune.core.weights import Weights, cosine, norm
 from deltatune.core.weights import distance as l2
 
@@ -55,25 +56,22 @@ def merge(run: Path, out_dir: Path, other_base: bool = False, model: str | None 
     """
     import torch
 
-    saved = checkpoint.read(run)
+    opened = open_run(run)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise DeltatuneError(f"--out_dir {out_dir} is not empty; choose another folder")
-    about = read_json((run if run.is_dir() else Path(str(run).rpartition("@")[0])) / "run.json")["config"]["backbone"]
-    labels = saved.about.get("labels") or []
-    sites = Path(about["sites"]) if about["sites"] else None
-    config = BackboneConfig(model or about["model"], about["revision"], about["form"], "cpu", "fp32", sites)
-    backbone = load_backbone(config, num_labels=max(1, len(labels)))
-    tuned = checkpoint.attach_saved(saved, backbone, other_base)
+    backbone = opened.backbone(model, "cpu", "fp32")
+    tuned = opened.attach(backbone, other_base)
     with torch.no_grad():
         values = {name: tensor for delta in tuned.kinds() for name, tensor in delta.merged(backbone.model).items()}
         tuned.detach()
         for name, tensor in values.items():
             backbone.model.get_parameter(name).copy_(tensor)
-    if labels:
-        backbone.model.config.id2label = dict(enumerate(labels))
-        backbone.model.config.label2id = {label: number for number, label in enumerate(labels)}
+    if opened.labels and opened.num_labels == len(opened.labels):
+        backbone.model.config.id2label = dict(enumerate(opened.labels))
+        backbone.model.config.label2id = {label: number for number, label in enumerate(opened.labels)}
     with replacing(out_dir) as folder:
-        backbone.model.save_pretrained(folder)
+        with quiet():
+            backbone.model.save_pretrained(folder)
         if backbone.tokenizer is not None:
             backbone.tokenizer.save_pretrained(folder)
     Console(file=sys.stdout).print(f"merged model written to {out_dir}")

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from deltatune.core import checkpoint
-from deltatune.core.backbone import BackboneConfig, Device, load_backbone
+from deltatune.core.backbone import Device
 from deltatune.core.cli.tune import row
-from deltatune.core.data import Example, Task
-from deltatune.core.delta import SoftPrompt, Tuned
+from deltatune.core.data import Example
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import evaluate as score
 from deltatune.core.evaluation import run as answer
-from deltatune.core.files import read_json, read_text, write_text
-from deltatune.core.formats import Format, build_format
+from deltatune.core.files import read_text, write_text
+from deltatune.core.reuse import open_run
 from deltatune.core.run import append_records
-from deltatune.core.tuning import TaskChoice
 
 
 def evaluate(
@@ -51,10 +47,12 @@ def evaluate(
         max_examples: use the first N examples.
         predictions: also write one JSON line for each example here.
     """
-    about = _about(run)
-    choice = _task_choice(about, task, data_dir)
+    opened = open_run(run)
+    choice = opened.task_choice(task, data_dir)
     loaded = choice.load()
-    tuned, form = _load(run, about, loaded, model, other_base, device, precision)
+    backbone = opened.backbone(model, device, precision)
+    form = opened.format(backbone, loaded)
+    tuned = opened.attach(backbone, other_base)
     examples = list(getattr(loaded, split))[:max_examples]
     if not examples:
         raise DeltatuneError(f"task {choice.task} has no {split} examples; choose another --split")
@@ -69,7 +67,7 @@ def evaluate(
         write_text(predictions, "".join(line + "\n" for line in lines))
     base = {"name": tuned.backbone.name, "digest": tuned.backbone.digest}
     record = {"kind": "evaluation", "delta": str(run), "task": choice.task, "split": split, "base": base, **numbers}
-    append_records(_run_of(run) / "records.jsonl", [record])
+    append_records(opened.folder / "records.jsonl", [record])
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
     table.add_row(split, *row(numbers))
     Console(file=sys.stdout).print(table)
@@ -80,6 +78,8 @@ def predict(
     input: Path,
     output: Path | None = None,
     model: str | None = None,
+    task: str | None = None,
+    data_dir: Path | None = None,
     other_base: bool = False,
     device: Device = "auto",
     precision: Literal["fp32", "bf16"] | None = None,
@@ -94,14 +94,17 @@ def predict(
         input: the file.
         output: where to write; the terminal by default.
         model: another base model than the run's.
+        task: the task, if the run does not say it.
+        data_dir: where the task's files are now, if not where they were.
         other_base: allow a base with another digest.
         device: where to compute.
         precision: fp32 or bf16; the run's own by default.
     """
-    about = _about(run)
     rows = _read_rows(input)
-    task = _task_of(about)
-    tuned, form = _load(run, about, task, model, other_base, device, precision)
+    opened = open_run(run)
+    backbone = opened.backbone(model, device, precision)
+    form = opened.format(backbone, opened.task_choice(task, data_dir).load())
+    tuned = opened.attach(backbone, other_base)
     examples = [Example(texts=_texts(item, input, number), label=None) for number, item in enumerate(rows, start=1)]
     found, _ = answer(tuned, form, form.features(examples))
     lines = [
@@ -113,57 +116,6 @@ def predict(
         sys.stdout.write(text)
     else:
         write_text(output, text)
-
-
-def _run_of(run: Path) -> Path:
-    """The run's own folder, without @STEP."""
-    return run if run.is_dir() else Path(str(run).rpartition("@")[0] or run)
-
-
-def _about(run: Path) -> dict[str, Any]:
-    checkpoint.locate(run)
-    about: dict[str, Any] = read_json(_run_of(run) / "run.json")
-    return about
-
-
-def _task_choice(about: dict[str, Any], task: str | None, data_dir: Path | None) -> TaskChoice:
-    before = about["config"]["task"]
-    kept = Path(before["data_dir"]) if before["data_dir"] else None
-    return TaskChoice(task or before["task"], data_dir or kept, before["max_length"])
-
-
-def _task_of(about: dict[str, Any]) -> Task:
-    return replace(_task_choice(about, None, None).load(), train=(), dev=(), test=())
-
-
-def _load(
-    run: Path,
-    about: dict[str, Any],
-    task: Task,
-    model: str | None,
-    other_base: bool,
-    device: Device,
-    precision: Literal["fp32", "bf16"] | None,
-) -> tuple[Tuned, Format]:
-    before = about["config"]["backbone"]
-    config = BackboneConfig(
-        model=model or before["model"],
-        revision=None if model else before["revision"],
-        form=before["form"],
-        device=device,
-        precision=precision or before["precision"],
-        sites=Path(before["sites"]) if before["sites"] else None,
-    )
-    saved = checkpoint.read(run)
-    trained, asked = saved.about["labels"], list(task.labels)
-    if trained != asked:
-        raise DeltatuneError(
-            f"{run}: its head knows the labels {', '.join(trained)}, and task {task.name} has {', '.join(asked)}"
-        )
-    backbone = load_backbone(config, num_labels=1 if task.regression else max(1, len(task.labels)))
-    tuned = checkpoint.attach_saved(saved, backbone, other_base)
-    prompts = sum(delta.length for delta in saved.configs if isinstance(delta, SoftPrompt))
-    return tuned, build_format(backbone, task, about["config"]["task"]["max_length"], prompts)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from deltatune.core.backbone import BackboneConfig, Device
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.delta import DeltaConfig
+from deltatune.core.errors import DeltatuneError
 from deltatune.core.train import TrainConfig
 from deltatune.core.tuning import TaskChoice, TuneConfig, tune_to
 
@@ -59,8 +60,8 @@ def tune(
         also: further deltas that act together with it.
         data_dir: root of task folders, or the folder that holds the task's files.
         train: steps, batch size, schedule, selection.
-        lr: learning rate; by default one that suits the delta (Full 5e-5, LoRA and Houlsby and BitFit 1e-3, Prefix and
-            SoftPrompt 1e-2).
+        lr: learning rate, short for --train.optimizer.lr; by default one that suits the delta (Full 5e-5, LoRA and Houlsby
+            and BitFit 1e-3, Prefix and SoftPrompt 1e-2).
         init_seed: seed of the initial values of deltas and head.
         data_seed: seed of the order of examples and of dropout; wins over train.data_seed and train.dropout_seed.
         start: delta folder, run or RUN@STEP whose values are the start.
@@ -79,6 +80,10 @@ def tune(
     """
     if data_seed is not None:
         train = replace(train, data_seed=data_seed, dropout_seed=data_seed)
+    if lr is not None:
+        if train.optimizer.lr is not None:
+            raise DeltatuneError(f"--lr {lr:g} and --train.optimizer.lr {train.optimizer.lr:g}: give one of them")
+        train = replace(train, optimizer=replace(train.optimizer, lr=lr))
     config = TuneConfig(
         backbone=BackboneConfig(model, revision, form, device, precision, sites),
         task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test),
@@ -86,7 +91,6 @@ def tune(
         train=replace(train, precision=precision, save_every=train.save_every or 100),
         init_seed=init_seed,
         start=start,
-        lr=lr,
     )
     with_log = _Tracker(log_with, out_dir) if log_with else None
     facts = tune_to(config, out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, with_log)

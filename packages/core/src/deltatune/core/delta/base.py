@@ -33,6 +33,11 @@ class DeltaConfig:
         """
         raise NotImplementedError
 
+    @property
+    def reserved_positions(self) -> int:
+        """How many of the model's absolute positions the delta takes away from the text."""
+        return 0
+
     def describe(self) -> dict[str, Any]:
         """Kind and settings as plain values, for checkpoints and records."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}

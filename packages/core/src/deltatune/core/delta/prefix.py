@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.core.backbone import Backbone
-from deltatune.core.delta.base import Delta, DeltaConfig, Linear, fill_normal, fill_uniform, module_at, width_of
+from deltatune.core.delta.base import Batch, Delta, DeltaConfig, Linear, fill_normal, fill_uniform, module_at, width_of
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.sites import Stack, head_width
 
@@ -35,12 +35,15 @@ class Prefix(DeltaConfig):
         length: number of prefix positions P (published: `prefix_num`).
         width: inner width of the reparametrisation (published: `prefix_r`); None trains keys and values directly.
         layout: how a row of M becomes keys and values (see the module's documentation).
+        positions: where the text's absolute positions begin: at 0 as without a prefix (text), or behind it at P, as PEFT
+            counts them (after). Relative positions, as T5 has them, always count the prefix.
         init_std: standard deviation of the normal start of E; the matrices start uniform in 1/sqrt(fan-in).
     """
 
     length: int = 120
     width: int | None = 24
     layout: Literal["reshape", "split"] = "reshape"
+    positions: Literal["text", "after"] = "text"
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
@@ -49,6 +52,11 @@ class Prefix(DeltaConfig):
             raise DeltatuneError(f"prefix.length must be at least 1, got {self.length}")
         if self.width is not None and self.width < 1:
             raise DeltatuneError(f"prefix.width must be at least 1 or null, got {self.width}")
+
+    @property
+    def reserved_positions(self) -> int:
+        """See `DeltaConfig.reserved_positions`."""
+        return self.length if self.positions == "after" else 0
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """See `DeltaConfig.build`."""
@@ -114,12 +122,16 @@ class Past:
 class PrefixDelta(Delta):
     """One `StackPrefix` for every stack."""
 
+    stage = 1
     why_not_merged = "its positions are not weights"
 
     def __init__(self, config: Prefix, backbone: Backbone, generator: torch.Generator) -> None:
         """Create the prefixes, encoder before decoder."""
         super().__init__(config)
         model = backbone.model
+        if config.positions == "after" and len(backbone.sites.stacks) > 1:
+            raise DeltatuneError("prefix.positions 'after' is for models with one stack; use text")
+        self.offset = partial(backbone.position_ids, offset=config.length) if config.positions == "after" else None
         self.attentions: dict[str, list[str]] = {}
         for stack in backbone.sites.stacks:
             paths = _attention_paths(backbone, stack)
@@ -131,6 +143,10 @@ class PrefixDelta(Delta):
             shape = (len(paths), kv_width // d_head, d_head, d_model)
             self.attentions[stack.path] = paths
             self.place(stack.path, StackPrefix(config, shape, device, generator))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Count the text's positions from behind the prefix, where the settings say so."""
+        return batch if self.offset is None else {**batch, "position_ids": self.offset(batch["input_ids"])}
 
     def hook(self, model: nn.Module) -> Iterable[torch.utils.hooks.RemovableHandle]:
         """Compute keys and values once a forward pass of the stack; hand a layer's share to each attention module."""

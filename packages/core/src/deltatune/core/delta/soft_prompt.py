@@ -40,6 +40,11 @@ class SoftPrompt(DeltaConfig):
         if self.length < 1:
             raise DeltatuneError(f"soft_prompt.length must be at least 1, got {self.length}")
 
+    @property
+    def reserved_positions(self) -> int:
+        """See `DeltaConfig.reserved_positions`."""
+        return self.length
+
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """See `DeltaConfig.build`."""
         return SoftPromptDelta(self, backbone, generator)

@@ -13,7 +13,6 @@ from torch.func import functional_call
 
 from deltatune.core.backbone import Backbone
 from deltatune.core.delta.base import Batch, Delta, DeltaConfig, module_at
-from deltatune.core.delta.lora import LoRADelta
 from deltatune.core.delta.values import Head, ValuesDelta
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.weights import Weights, check_match
@@ -73,10 +72,6 @@ class Tuned(nn.Module):
         """Names of the task head's tensors."""
         return [name for name in self._names if self.backbone.sites.is_head(name)]
 
-    def target_names(self) -> list[str]:
-        """Paths of the linear maps that LoRA updates."""
-        return [path for delta in self.kinds() if isinstance(delta, LoRADelta) for path, _ in delta.parts()]
-
     def weights(self) -> dict[str, Tensor]:
         """The deltas as a vector: copies, detached, float32; differences to the base where the base holds the parameter."""
         with torch.no_grad():
@@ -129,7 +124,7 @@ class Tuned(nn.Module):
         return ids
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor]:
-        for delta in self.kinds():
+        for delta in sorted(self.kinds(), key=lambda delta: delta.stage):
             batch = delta.prepare(batch)
         if self.backbone.form == "prompt":
             self._mask.find(batch["input_ids"], self.backbone.mask_id)

@@ -1,0 +1,108 @@
+"""A finished run, or any delta folder, taken up again: its delta, its base model, its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deltatune.core import checkpoint
+from deltatune.core.backbone import Backbone, BackboneConfig, Device, Form, load_backbone
+from deltatune.core.checkpoint import Saved
+from deltatune.core.data import Task
+from deltatune.core.delta import Tuned
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import read_json
+from deltatune.core.formats import Format, build_format
+from deltatune.core.tuning import TaskChoice
+
+
+@dataclass(frozen=True)
+class TunedRun:
+    """What is kept of a run.
+
+    Args:
+        path: as the user gave it: a run, RUN@STEP or a delta folder.
+        folder: the run's folder; the delta folder itself where there is no run around it.
+        saved: the delta.
+        settings: the configuration in `run.json`; empty without one.
+    """
+
+    path: Path
+    folder: Path
+    saved: Saved
+    settings: Mapping[str, Any]
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The labels in the order of the head's rows; None if nobody recorded them."""
+        found = self.saved.about.get("labels")
+        return None if found is None else tuple(found)
+
+    def task_choice(self, task: str | None = None, data_dir: Path | None = None) -> TaskChoice:
+        """The run's task, or another one or the same elsewhere.
+
+        Raises:
+            DeltatuneError: no task was recorded and none is given.
+        """
+        before = self.settings.get("task") or {}
+        name = task or before.get("task")
+        if name is None:
+            raise DeltatuneError(f"{self.path}: no task is recorded with it; give --task")
+        kept = before.get("data_dir") if task in (None, before.get("task")) else None
+        return TaskChoice(name, data_dir or (Path(kept) if kept else None), before.get("max_length", 256))
+
+    def backbone(
+        self, model: str | None = None, device: Device = "auto", precision: Literal["fp32", "bf16"] | None = None
+    ) -> Backbone:
+        """The base model that the delta was tuned on, or `model` in its place, with a head as wide as the delta's."""
+        before = self.settings.get("backbone") or {}
+        form: Literal["auto"] | Form = before.get("form") or self.saved.base.get("form") or "auto"
+        sites = before.get("sites")
+        config = BackboneConfig(
+            model=model or before.get("model") or self.saved.base["name"],
+            revision=None if model else before.get("revision"),
+            form=form,
+            device=device,
+            precision=precision or before.get("precision") or "fp32",
+            sites=Path(sites) if sites else None,
+        )
+        return load_backbone(config, num_labels=self.num_labels)
+
+    @property
+    def num_labels(self) -> int | None:
+        """Rows of the head's last matrix; None without a head."""
+        matrices = [name for name in self.saved.head if self.saved.weights[name].dim() == 2 and "pooler" not in name]
+        return self.saved.weights[matrices[-1]].shape[0] if matrices else None
+
+    def attach(self, backbone: Backbone, other_base: bool = False) -> Tuned:
+        """The delta attached to `backbone`; see `checkpoint.load`."""
+        return checkpoint.attach_saved(self.saved, backbone, other_base)
+
+    def format(self, backbone: Backbone, task: Task) -> Format:
+        """How `task` is asked.
+
+        Raises:
+            DeltatuneError: the head knows other labels, or another number of them.
+        """
+        if self.labels is not None and self.labels != task.labels:
+            known, asked = ", ".join(self.labels), ", ".join(task.labels)
+            raise DeltatuneError(f"{self.path}: its head knows the labels {known}, and task {task.name} has {asked}")
+        wanted = 1 if task.regression else len(task.labels)
+        if backbone.form == "head" and self.num_labels not in (None, wanted):
+            raise DeltatuneError(f"{self.path}: its head has {self.num_labels} rows, and task {task.name} needs {wanted}")
+        return build_format(backbone, task, self.task_choice(task.name).max_length, self.saved.configs)
+
+
+def open_run(path: Path) -> TunedRun:
+    """Read the run, snapshot or delta folder that `path` addresses.
+
+    Raises:
+        DeltatuneError: nothing there, or damaged (see `checkpoint.read`).
+    """
+    saved = checkpoint.read(path)
+    inside = saved.path or path
+    folder = next((parent for parent in (inside.parent, inside.parent.parent) if (parent / "run.json").is_file()), inside)
+    settings = read_json(folder / "run.json").get("config", {}) if folder != inside else {}
+    return TunedRun(path, folder, saved, settings)
