@@ -29,7 +29,8 @@ class Cases(dict):
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        self._mark(key)
+        return super().get(key, default)
 
     def items(self) -> Any:
         self._mark(*self)

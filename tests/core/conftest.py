@@ -81,7 +81,6 @@ LLAMA_SITES = """\
 stacks:
   - path: model
     block: layers.{i}
-    causal: true
     sublayers:
       - kind: self
         projection: self_attn.o_proj

@@ -10,9 +10,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from deltatune.core.backbone import BackboneConfig, base_tensors, load_backbone, untie, wrap
+from deltatune.core.backbone import BackboneConfig, base_tensors, untie, wrap
 from deltatune.core.delta import Full, Head, LoRA, attach
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.loading import load_backbone
 
 
 def as_bin(path):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deltatune.core.backbone import BackboneConfig, load_backbone, pick_device, wrap
+from deltatune.core.backbone import BackboneConfig, wrap
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.loading import load_backbone, pick_device
 
 
 def as_bin(path):

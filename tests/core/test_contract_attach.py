@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deltatune.core.delta import DELTAS, BitFit, Full, Head, LoRA, Modules, attach, forward_with
+from deltatune.core.errors import DeltatuneError
 from deltatune.core.weights import flatten, unflatten
 
 
@@ -174,14 +175,24 @@ def test_a_seed_repeats_and_another_differs(tiny, name, config):
 
 def test_no_generator_is_seed_zero(tiny):
     backbone = tiny("roberta-head")
-    first = attach(backbone, LoRA(rank=2)).weights()
+    tuned = attach(backbone, LoRA(rank=2))
+    first = tuned.weights()
+    tuned.detach()
     second = attach(backbone, LoRA(rank=2), generator=torch.Generator().manual_seed(0)).weights()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_head_is_attached_once_and_only_where_there_is_one(tiny):
-    backbone = tiny("roberta-head")
-    assert attach(backbone, LoRA(), Head()).head_names == attach(backbone, LoRA()).head_names != []
-    assert attach(backbone, LoRA(), head=False).head_names == []
+    tuned = [attach(tiny("roberta-head"), *configs) for configs in ([LoRA(), Head()], [LoRA()])]
+    assert tuned[0].head_names == tuned[1].head_names != []
+    assert attach(tiny("roberta-head"), LoRA(), head=False).head_names == []
     assert attach(tiny("t5-text"), LoRA()).head_names == []
     assert attach(tiny("roberta-prompt"), LoRA()).head_names == []
+
+
+def test_a_model_carries_one_set_of_deltas_at_a_time(tiny):
+    backbone = tiny("roberta-head")
+    tuned = attach(backbone, LoRA(rank=2))
+    with pytest.raises(DeltatuneError, match="carries deltas already; detach them first"):
+        attach(backbone, LoRA(rank=2))
+    attach(tuned.detach(), LoRA(rank=2))

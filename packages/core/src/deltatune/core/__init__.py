@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deltatune.core.backbone import Backbone, BackboneConfig, load_backbone, untie, wrap
+    from deltatune.core.backbone import Backbone, BackboneConfig, untie, wrap
     from deltatune.core.checkpoint import Saved, load, read, save
     from deltatune.core.data import Example, Task, TaskConfig, load_task
     from deltatune.core.delta import BitFit, Full, Houlsby, LoRA, Modules, Prefix, SoftPrompt, Tuned, attach, forward_with
     from deltatune.core.errors import DeltatuneError
     from deltatune.core.evaluation import Scores, evaluate
+    from deltatune.core.loading import load_backbone
     from deltatune.core.sites import Sites, read_sites
     from deltatune.core.train import History, TrainConfig, fit
     from deltatune.core.tuning import TaskChoice, TuneConfig, tune
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "backbone": ("Backbone", "BackboneConfig", "load_backbone", "untie", "wrap"),
+    "backbone": ("Backbone", "BackboneConfig", "untie", "wrap"),
     "checkpoint": ("Saved", "load", "read", "save"),
     "data": ("Example", "Task", "TaskConfig", "load_task"),
     "delta": ("BitFit", "Full", "Houlsby", "LoRA", "Modules", "Prefix", "SoftPrompt", "Tuned", "attach", "forward_with"),
     "errors": ("DeltatuneError",),
     "evaluation": ("Scores", "evaluate"),
+    "loading": ("load_backbone",),
     "sites": ("Sites", "read_sites"),
     "train": ("History", "TrainConfig", "fit"),
     "tuning": ("TaskChoice", "TuneConfig", "tune"),

@@ -143,11 +143,8 @@ def attach_saved(saved: Saved, backbone: Backbone, other_base: bool = False) -> 
     Raises:
         DeltatuneError: another base without `other_base`; names or shapes that the base does not have.
     """
-    if saved.base["digest"] != backbone.digest and not other_base:
-        raise DeltatuneError(
-            f"{saved.path or 'the delta'}: tuned on base {saved.base['name']} (digest {str(saved.base['digest'])[:12]}), and "
-            f"{backbone.name} has digest {backbone.digest[:12]}; give the same base, or --other_base to try it on this one"
-        )
+    if not other_base:
+        require_base(saved, backbone)
     tuned = attach(backbone, *saved.configs, head=bool(saved.head))
     try:
         tuned.load(saved.weights)
@@ -155,6 +152,19 @@ def attach_saved(saved: Saved, backbone: Backbone, other_base: bool = False) -> 
         tuned.detach()
         raise
     return tuned
+
+
+def require_base(saved: Saved, backbone: Backbone) -> None:
+    """Require the base that the delta was tuned on.
+
+    Raises:
+        DeltatuneError: `backbone` has another digest.
+    """
+    if saved.base["digest"] != backbone.digest:
+        raise DeltatuneError(
+            f"{saved.path or 'the delta'}: tuned on base {saved.base['name']} (digest {str(saved.base['digest'])[:12]}), and "
+            f"{backbone.name} has digest {backbone.digest[:12]}; give the same base, or --other_base to try it on this one"
+        )
 
 
 def locate(path: Path) -> Path:

@@ -170,13 +170,13 @@ def _prefix_rows(config: Prefix, saved: Saved, backbone: Backbone | None) -> tup
             "export: PEFT counts the text's positions from behind the prefix, and this Prefix does not; "
             "tune it with --delta.positions after"
         )
-    tuned = checkpoint.attach_saved(saved, backbone)
-    try:
-        [part] = [part for delta in tuned.kinds() for _, part in delta.parts() if isinstance(part, StackPrefix)]
-        with torch.no_grad():
-            keys_values = part.keys_values().cpu()
-    finally:
-        tuned.detach()
+    checkpoint.require_base(saved, backbone)
+    delta = config.build(backbone, torch.Generator())
+    [part] = [part for _, part in delta.parts() if isinstance(part, StackPrefix)]
+    with torch.no_grad():
+        for name, internal in delta.names().items():
+            delta.get_parameter(internal).copy_(saved.weights[name])
+        keys_values = part.keys_values().cpu()
     layers, _, heads, length, width = keys_values.shape
     sizes = {"num_layers": layers, "num_attention_heads": heads, "token_dim": heads * width}
     return keys_values.permute(3, 0, 1, 2, 4).reshape(length, -1), sizes

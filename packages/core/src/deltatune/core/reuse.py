@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deltatune.core import checkpoint
-from deltatune.core.backbone import Backbone, BackboneConfig, Device, Form, load_backbone
+from deltatune.core.backbone import Backbone, BackboneConfig, Device, Form
 from deltatune.core.checkpoint import Saved
 from deltatune.core.data import Task
 from deltatune.core.delta import Tuned
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 from deltatune.core.formats import Format, build_format
+from deltatune.core.loading import load_backbone
 from deltatune.core.tuning import TaskChoice
 
 

@@ -75,13 +75,11 @@ class Stack:
         path: the module that runs the chain.
         block: path of block `{i}`, relative to `path`.
         sublayers: the sub-layers of one block, in the order in which they run.
-        causal: whether self-attention sees only earlier positions.
     """
 
     path: str
     block: str
     sublayers: tuple[SubLayer, ...]
-    causal: bool = False
 
     def __post_init__(self) -> None:
         """Check that blocks can be counted."""
@@ -188,7 +186,7 @@ def _t5(gated: bool) -> Sites:
     encoder = (attention("self", 0, "SelfAttention"), ffn(1))
     decoder = (attention("self", 0, "SelfAttention"), attention("cross", 1, "EncDecAttention"), ffn(2))
     return Sites(
-        stacks=(Stack("encoder", "block.{i}", encoder), Stack("decoder", "block.{i}", decoder, causal=True)),
+        stacks=(Stack("encoder", "block.{i}", encoder), Stack("decoder", "block.{i}", decoder)),
         embedding="encoder.embed_tokens",
     )
 

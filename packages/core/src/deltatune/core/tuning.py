@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from deltatune.core import checkpoint
-from deltatune.core.backbone import Backbone, BackboneConfig, load_backbone
+from deltatune.core.backbone import Backbone, BackboneConfig
 from deltatune.core.data import Task, load_task
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt, Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
 from deltatune.core.formats import Format, build_format
+from deltatune.core.loading import load_backbone
 from deltatune.core.run import RunFolder, digest_of
 from deltatune.core.train import History, Hooks, TrainConfig, fit
 

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deltatune.core import checkpoint
-from deltatune.core.backbone import BackboneConfig, base_tensors, load_backbone, quiet
+from deltatune.core.backbone import BackboneConfig, base_tensors
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import replacing
+from deltatune.core.loading import load_backbone, quiet
 from deltatune.core.reuse import open_run
 from deltatune.core.weights import Weights, cosine, norm
 from deltatune.core.weights import distance as l2

@@ -10,11 +10,12 @@ from typing import Literal
 from rich.console import Console
 
 from deltatune.core import checkpoint, legacy, peft_format
-from deltatune.core.backbone import BackboneConfig, load_backbone
+from deltatune.core.backbone import BackboneConfig
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.data import builtin_task, read_task_file
 from deltatune.core.delta import Prefix
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.loading import load_backbone
 from deltatune.core.reuse import open_run
 from deltatune.core.run import RunFolder, digest_of
 

@@ -17,6 +17,8 @@ from deltatune.core.delta.values import Head, ValuesDelta
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.weights import Weights, check_match
 
+_CARRIES = "_deltatune_attached"
+
 
 class Tuned(nn.Module):
     """A frozen backbone and its deltas.
@@ -43,9 +45,9 @@ class Tuned(nn.Module):
         self._names = {
             name: f"deltas.{i}.{internal}" for i, delta in enumerate(self.kinds()) for name, internal in delta.names().items()
         }
-        self._relative = {name for delta in self.kinds() if delta.relative for name in delta.names()}
         self._aliases = _aliases(self.model)
         self._lean = self._low_precision() if backbone.precision == "bf16" else {}
+        self.model.__dict__[_CARRIES] = True
         self.eval()
 
     def kinds(self) -> list[Delta]:
@@ -158,6 +160,7 @@ class Tuned(nn.Module):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self.model.__dict__.pop(_CARRIES, None)
         for parameter, trainable in zip(self.model.parameters(), self._was_trainable, strict=True):
             parameter.requires_grad_(trainable)
         self.model.eval()
@@ -231,6 +234,8 @@ def attach(backbone: Backbone, *configs: DeltaConfig, generator: torch.Generator
     Raises:
         DeltatuneError: a setting does not fit the backbone, or two deltas claim one tensor.
     """
+    if backbone.model.__dict__.get(_CARRIES):
+        raise DeltatuneError("attach: this model carries deltas already; detach them first, or give all of them to one call")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     if backbone.form == "prompt":
         if backbone.sites.lm_head is None:
