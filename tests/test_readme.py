@@ -79,3 +79,18 @@ def test_ci_calls_the_test_command_of_the_readme():
     command = "pip install uv && uv run nox"
     assert "uv run nox" in (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _examples():
+    for path in DOCUMENTS:
+        for number, code in enumerate(
+            re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.M | re.S), 1
+        ):
+            yield pytest.param(code, id=f"{path.relative_to(ROOT)}: example {number}")
+
+
+@pytest.mark.parametrize("code", list(_examples()))
+def test_a_python_example_runs_and_is_short(code, monkeypatch):
+    assert len(code.splitlines()) <= 15
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "example", "exec"), {})
