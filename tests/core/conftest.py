@@ -77,23 +77,7 @@ LLAMA_SIZES = {
     "eos_token_id": 2,
     "num_labels": 3,
 }
-LLAMA_SITES = """\
-stacks:
-  - path: model
-    block: layers.{i}
-    sublayers:
-      - kind: self
-        projection: self_attn.o_proj
-        attention: self_attn
-        query: self_attn.q_proj
-        key: self_attn.k_proj
-        value: self_attn.v_proj
-      - kind: ffn
-        projection: mlp.down_proj
-        expand: [mlp.gate_proj, mlp.up_proj]
-embedding: model.embed_tokens
-head: [score]
-"""
+LLAMA_SITES = Path(__file__).parents[2] / "examples" / "sites" / "llama.yaml"
 
 BACKBONES = ("roberta-head", "roberta-prompt", "bert-head", "bert-prompt", "t5-text", "t5v11-text", "llama-head")
 CONFIGS: dict[str, DeltaConfig] = {
@@ -150,11 +134,9 @@ def _tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="session")
-def llama_sites(tmp_path_factory) -> Path:
-    """A record that a user wrote for an architecture without one."""
-    path = tmp_path_factory.mktemp("sites") / "llama.yaml"
-    path.write_text(LLAMA_SITES, encoding="utf-8")
-    return path
+def llama_sites() -> Path:
+    """A record as a user writes it for an architecture that deltatune does not know."""
+    return LLAMA_SITES
 
 
 @pytest.fixture(scope="session")
