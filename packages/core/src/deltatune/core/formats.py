@@ -6,6 +6,7 @@ and `TextFormat` (text to text). A feature is one encoded example; `collate` pad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +143,12 @@ class PromptFormat(Format):
         super().__init__(task, tokenizer, max_length)
         if not task.config.template:
             raise DeltatuneError(f"task {task.name} has no template; the form prompt needs one (write a YAML task file)")
+        if task.regression and not all(map(math.isfinite, task.regression)):
+            raise DeltatuneError(f"task {task.name} has no finite bounds; the form prompt needs `regression: [low, high]`")
         self.template, self.prompt_length = Template.parse(task.config.template), prompt_length
         words = dict(task.config.label_words)
+        if task.regression and len(words) != 2:
+            raise DeltatuneError(f"task {task.name} has {len(words)} label words; a regression needs one for each end")
         self.words = torch.tensor(label_word_ids(words, list(words) if task.regression else task.labels, tokenizer))
 
     def features(self, examples: Sequence[Example]) -> list[Feature]:

@@ -1,9 +1,11 @@
 """A run on disk.
 
-<out_dir>/config.yaml     the command's options; `--config` reruns it <out_dir>/run.json        what was run: command,
-versions, seeds, digests, device, time, status <out_dir>/records.jsonl   one line for each measurement <out_dir>/delta/
-the tuned deltas <out_dir>/snapshots/N/    the same after N updates, addressed as RUN@N <out_dir>/state/          what an
-interrupted run goes on from; removed at the end
+- `config.yaml`: the command's options; `--config` reruns it.
+- `run.json`: what was run: command, versions, seeds, digests, device, time, status.
+- `records.jsonl`: one line for each measurement.
+- `delta/`: the tuned deltas.
+- `snapshots/N/`: the same after N updates, addressed as RUN@N.
+- `state/`: what an interrupted run goes on from; removed at the end.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,6 +33,15 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
+def plain(value: Any) -> Any:
+    """Paths as text with forward slashes, tuples as lists: what JSON gives back."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.as_posix() if isinstance(value, Path) else value
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run.
@@ -46,6 +58,14 @@ class RunFolder:
     def state(self) -> Path:
         """Where the state of an interrupted run is."""
         return self.path / "state"
+
+    def finished(self) -> dict[str, Any] | None:
+        """What `run.json` says if this very run is finished in the folder; else None."""
+        if not (self.path / "run.json").exists():
+            return None
+        there: dict[str, Any] = read_json(self.path / "run.json")
+        same = there.get("status") == "finished" and there.get("config_digest") == self.digest
+        return there if same else None
 
     def begin(self, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False) -> bool:
         """Claim the folder; returns False if this very run is finished in it already.
@@ -66,10 +86,11 @@ class RunFolder:
                 raise DeltatuneError(f"--out_dir {self.path} holds another run; choose another folder, or --overwrite it")
             if there.get("status") == "finished":
                 return False
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise DeltatuneError(f"--out_dir {self.path} is not empty and holds no run; choose another folder")
+        elif self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
+            raise DeltatuneError(f"--out_dir {self.path} is not an empty folder and holds no run; choose another folder")
         write_json(self.path / "run.json", {**about, **self._constants(), "status": "running"})
-        write_text(self.path / "config.yaml", config_yaml)
+        # The options of a run must not throw it away when they are given again.
+        write_text(self.path / "config.yaml", re.sub(r"^overwrite: true$", "overwrite: false", config_yaml, flags=re.M))
         return True
 
     def finish(self, about: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
@@ -96,7 +117,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """
     file = path / "records.jsonl" if path.is_dir() else path
     records = []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_text(file).removesuffix("\n").split("\n"), start=1):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:

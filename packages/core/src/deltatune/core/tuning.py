@@ -20,7 +20,8 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
-from deltatune.core.run import RunFolder, digest_of
+from deltatune.core.resume import REPORTING
+from deltatune.core.run import RunFolder, digest_of, plain
 from deltatune.core.train import History, Hooks, TrainConfig, fit
 
 # Starting points that train on small and base models; the papers' own rates are in their packages' configurations.
@@ -92,6 +93,7 @@ class TuneConfig:
         train: how long and how; a learning rate of None is chosen by the deltas.
         init_seed: of the deltas' and the head's initial values.
         start: a delta folder, a run or RUN@STEP whose values are the start.
+        other_base: allow a start that was tuned on another base.
     """
 
     backbone: BackboneConfig
@@ -100,11 +102,14 @@ class TuneConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     init_seed: int = 0
     start: Path | None = None
+    other_base: bool = False
 
     def identity(self) -> dict[str, Any]:
         """All settings as plain values; equal for runs that must end equal."""
         settings = {key: value for key, value in asdict(self).items() if key != "deltas"}
-        return {**_plain(settings), "deltas": [delta.describe() for delta in self.deltas]}
+        for name in REPORTING:
+            del settings["train"][name]
+        return {**plain(settings), "deltas": [delta.describe() for delta in self.deltas]}
 
     @property
     def learning_rate(self) -> float:
@@ -113,21 +118,13 @@ class TuneConfig:
         return given if given is not None else min(LEARNING_RATES.get(type(delta), 1e-3) for delta in self.deltas)
 
 
-def _plain(value: Any) -> Any:
-    """Paths as text with forward slashes, tuples as lists: what JSON gives back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.as_posix() if isinstance(value, Path) else value
-
-
 @dataclass
 class Result:
     """A tuned model in memory, with its scores.
 
     Args:
         tuned: holds the selected weights.
+        weights: those, as a file holds them.
         form: how the task is asked.
         history: of the training.
         dev: scores of the selected weights; None without dev examples.
@@ -135,6 +132,7 @@ class Result:
     """
 
     tuned: Tuned
+    weights: dict[str, Tensor]
     form: Format
     history: History
     dev: Scores | None
@@ -155,7 +153,10 @@ def prepare(config: TuneConfig) -> tuple[Tuned, Format, Task]:
     form = build_format(backbone, task, config.task.max_length, config.deltas)
     tuned = attach(backbone, *config.deltas, generator=generator)
     if config.start is not None:
-        take_start(tuned, checkpoint.read(config.start))
+        start = checkpoint.read(config.start)
+        if not config.other_base:
+            checkpoint.require_base(start, backbone)
+        take_start(tuned, start)
     return tuned, form, task
 
 
@@ -203,21 +204,26 @@ def tune_prepared(
         hooks=replace(hooks or Hooks(), mode=partial(_switch, tuned)),
         resume_from=resume_from,
     )
-    _take(tuned, history.selected)
+    weights = _take(tuned, history.selected)
     scores = [evaluate(tuned, form, split) if split else None for split in (task.dev, task.test)]
-    return Result(tuned, form, history, *scores)
+    return Result(tuned, weights, form, history, *scores)
 
 
 def _switch(tuned: Tuned, training: bool) -> None:
     tuned.train(training)
 
 
-def _take(tuned: Tuned, selected: Mapping[str, Tensor]) -> None:
-    """Hold the selected values, rounded as a saved and reloaded delta would hold them, so that scores are those of the file."""
+def _take(tuned: Tuned, selected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The selected weights, and hold them as a delta read from their file does, so that scores are those of the file.
+
+    Differences to the base are rounded, and those of rounded values may be rounded again: what is saved is what was scored.
+    """
     with torch.no_grad():
         for name, parameter in tuned.parameters_by_name().items():
             parameter.copy_(selected[name])
-    tuned.load(tuned.weights())
+    weights = tuned.weights()
+    tuned.load(weights)
+    return weights
 
 
 def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False,
@@ -232,13 +238,9 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
         overwrite: throw away a run that is there.
         log: called with named numbers and the number of updates.
     """
-    from deltatune.core.files import read_json
-
     folder = RunFolder(out_dir, digest_of(config.identity()))
-    if (out_dir / "run.json").exists() and not overwrite:
-        there = read_json(out_dir / "run.json")
-        if there.get("status") == "finished" and there.get("config_digest") == folder.digest:
-            return {**there, "already_finished": True}
+    if not overwrite and (there := folder.finished()) is not None:
+        return {**there, "already_finished": True}
     tuned, form, task = prepare(config)
     facts = {**about, **_facts(config, tuned, task)}
     folder.begin(facts, config_yaml, overwrite)
@@ -252,7 +254,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
     resume = folder.state if (folder.state / "state.pt").exists() else None
     result = tune_prepared(config, tuned, form, task, hooks, resume)
     step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
-    checkpoint.save(out_dir / "delta", tuned, {**described, "step": step})
+    checkpoint.save(out_dir / "delta", tuned, {**described, "step": step}, result.weights)
     facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3), "step": step}
     final = {split: _numbers(scores) for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
     records = list(_records(config, facts, result, final, step))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from math import sqrt
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from deltatune.core import checkpoint
 from deltatune.core.backbone import BackboneConfig, base_tensors
+from deltatune.core.cli.output import output
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import replacing
 from deltatune.core.loading import load_backbone, quiet
@@ -40,7 +39,7 @@ def distance(left: Path, right: Path, by: Literal["all", "block", "tensor"] = "a
         count = sum(tensor.numel() for tensor in sides[0].values())
         values = (gap, gap / sqrt(count), cosine(*sides), norm(sides[0]), norm(sides[1]))
         table.add_row(key, str(len(sides[0])), f"{count:,}", *(f"{value:.6g}" for value in values))
-    Console(file=sys.stdout).print(table)
+    output().print(table)
 
 
 def merge(run: Path, out_dir: Path, other_base: bool = False, model: str | None = None) -> None:
@@ -58,15 +57,16 @@ def merge(run: Path, out_dir: Path, other_base: bool = False, model: str | None 
     import torch
 
     opened = open_run(run)
-    if out_dir.exists() and any(out_dir.iterdir()):
-        raise DeltatuneError(f"--out_dir {out_dir} is not empty; choose another folder")
+    if out_dir.is_file() or (out_dir.exists() and any(out_dir.iterdir())):
+        raise DeltatuneError(f"--out_dir {out_dir} is not an empty folder; choose another")
     backbone = opened.backbone(model, "cpu", "fp32")
     tuned = opened.attach(backbone, other_base)
+    # What replaces values of the base comes before what is added to them.
     with torch.no_grad():
-        values = {name: tensor for delta in tuned.kinds() for name, tensor in delta.merged(backbone.model).items()}
-        tuned.detach()
-        for name, tensor in values.items():
-            backbone.model.get_parameter(name).copy_(tensor)
+        for delta in sorted(tuned.kinds(), key=lambda delta: not delta.replaced()):
+            for name, tensor in delta.merged(backbone.model).items():
+                backbone.model.get_parameter(name).copy_(tensor)
+    tuned.detach()
     if opened.labels and opened.num_labels == len(opened.labels):
         backbone.model.config.id2label = dict(enumerate(opened.labels))
         backbone.model.config.label2id = {label: number for number, label in enumerate(opened.labels)}
@@ -75,7 +75,7 @@ def merge(run: Path, out_dir: Path, other_base: bool = False, model: str | None 
             backbone.model.save_pretrained(folder)
         if backbone.tokenizer is not None:
             backbone.tokenizer.save_pretrained(folder)
-    Console(file=sys.stdout).print(f"merged model written to {out_dir}")
+    output().print(f"merged model written to {out_dir}", soft_wrap=True)
 
 
 def block_of(name: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from deltatune.core import checkpoint, legacy, peft_format
 from deltatune.core.backbone import BackboneConfig
+from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.data import builtin_task, read_task_file
 from deltatune.core.delta import Prefix
@@ -33,7 +31,7 @@ def export(run: Path, out_dir: Path) -> None:
     opened = open_run(run)
     prefix = any(isinstance(config, Prefix) for config in opened.saved.configs)
     peft_format.export(opened.saved, out_dir, opened.backbone(device="cpu", precision="fp32") if prefix else None)
-    Console(file=sys.stdout).print(f"PEFT adapter written to {out_dir}", soft_wrap=True)
+    output().print(f"PEFT adapter written to {out_dir}", soft_wrap=True)
 
 
 def import_(
@@ -78,14 +76,16 @@ def import_(
     }
     folder = RunFolder(out_dir, digest_of(settings))
     facts = {"command": "deltatune import", "config": settings, "base": saved.base}
-    if folder.begin(facts, config_yaml, overwrite):
-        checkpoint.write(out_dir / "delta", replace(saved, about={**saved.about, **{k: v for k, v in described.items() if v}}))
-        folder.finish(facts, [])
+    if not folder.begin(facts, config_yaml, overwrite):
+        output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
+        return
+    checkpoint.write(out_dir / "delta", replace(saved, about={**saved.about, **{k: v for k, v in described.items() if v}}))
+    folder.finish(facts, [])
     named = ", ".join(type(delta).__name__ for delta in saved.configs)
-    Console(file=sys.stdout).print(f"{named} taken from {adapter} into {out_dir}", soft_wrap=True)
+    output().print(f"{named} taken from {adapter} into {out_dir}", soft_wrap=True)
     if saved.about.get("imported", {}).get("other_base_name"):
         other = saved.about["imported"]["base_model_name_or_path"]
-        Console(file=sys.stdout).print(f"note: the adapter names the base {other}; names and shapes fit {model}", soft_wrap=True)
+        output().print(f"note: the adapter names the base {other}; names and shapes fit {model}", soft_wrap=True)
 
 
 def _labels(task: str) -> tuple[str, ...]:

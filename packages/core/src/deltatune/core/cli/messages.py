@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 _KEY = re.compile(r'Parser key "([^"]+)":?')
-_CLASS = re.compile(r"Problem with given class_path '[^']*':")
+_CLASS = re.compile(r"Problem with given class_path '(?:[^']*\.)?([^'.]*)':")
 _UNKNOWN = re.compile(r"(?:Group '(?P<group>[^']+)' does not accept option|Option) '(?P<name>[^']+)'(?: is not accepted)?")
 _UNION = re.compile(
     r"Does not validate against any of the Union subtypes.*?Errors:\n(.*?)Given value type:.*?Given value: ", re.S
@@ -18,14 +18,15 @@ _NO_CHOICE = re.compile(
 _GIVEN = re.compile(r"Given value: (\S+)")
 
 
-def explain(text: str, known: Collection[str], choices: Collection[str] = ()) -> str:
+def explain(text: str, known: Collection[str], choices: Mapping[str, Collection[str]] | None = None) -> str:
     """One line for the parser's message `text`.
 
     Args:
         text: of several lines, in the parser's own terms.
         known: all option names, dotted, among which the nearest is looked up.
-        choices: the names of the config classes that can be chosen.
+        choices: the config classes that can be chosen, each with its options.
     """
+    choices = choices or {}
     if text.startswith("unrecognized arguments: "):
         word = text.removeprefix("unrecognized arguments: ").split()[0]
         if not word.startswith("--"):
@@ -40,6 +41,8 @@ def explain(text: str, known: Collection[str], choices: Collection[str] = ()) ->
     unknown = _UNKNOWN.search(rest)
     if unknown:
         name = ".".join([*keys, *filter(None, [unknown["group"]]), unknown["name"]])
+        if (owner := "".join(_CLASS.findall(text)[-1:])) in choices and name in known:
+            return f"{owner} has no option {unknown['name']}; it has {', '.join(choices[owner]) or 'none'}"
         return f"unknown option {name}; {_nearest(name, known)}"
     where = f"{'.'.join(keys)}: " if keys else ""
     if text.startswith("Problems parsing config: "):

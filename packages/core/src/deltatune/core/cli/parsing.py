@@ -64,7 +64,8 @@ def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: 
     except UnicodeDecodeError as error:
         raise DeltatuneError(f"the --config file is not utf-8 at byte {error.start}; convert it first") from error
     except (ArgumentError, ValueError) as error:
-        choices = [child.__name__ for base in bases for child in _descendants(base) if child is not base]
+        chosen = (child for base in bases for child in _descendants(base) if child is not base)
+        choices = {child.__name__: [field.name for field in dataclasses.fields(child)] for child in chosen}
         raise DeltatuneError(explain(str(error), {*known, *_ALWAYS}, choices)) from error
     return {**arguments, **{name: SavedConfig(text) for name in saved}}
 

@@ -7,16 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from deltatune.core.backbone import Device
+from deltatune.core.checkpoint import base_record
+from deltatune.core.cli.output import output
 from deltatune.core.cli.tune import row
 from deltatune.core.data import Example
+from deltatune.core.data.readers import read_lines
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import evaluate as score
 from deltatune.core.evaluation import run as answer
-from deltatune.core.files import read_text, write_text
+from deltatune.core.files import write_text
 from deltatune.core.reuse import open_run
 from deltatune.core.run import append_records
 
@@ -65,12 +67,12 @@ def evaluate(
             for example, found in zip(examples, scores.predictions, strict=True)
         )
         write_text(predictions, "".join(line + "\n" for line in lines))
-    base = {"name": tuned.backbone.name, "digest": tuned.backbone.digest}
-    record = {"kind": "evaluation", "delta": str(run), "task": choice.task, "split": split, "base": base, **numbers}
+    bases = {"base": base_record(backbone), "tuned_on": opened.saved.base}
+    record = {"kind": "evaluation", "delta": str(run), "task": choice.task, "split": split, **bases, **numbers}
     append_records(opened.folder / "records.jsonl", [record])
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
     table.add_row(split, *row(numbers))
-    Console(file=sys.stdout).print(table)
+    output().print(table)
 
 
 def predict(
@@ -86,8 +88,8 @@ def predict(
 ) -> None:
     """Predict the examples of a JSON-lines file.
 
-    Each line is an object with "text", or "text" and "text2" for a pair. The output has the same lines with "prediction"
-    added.
+    Each line is an object with "text", or "text" and "text2" for a pair, or with the task's own columns. The output has the
+    same lines with "prediction" added.
 
     Args:
         run: a run, or RUN@STEP for a snapshot.
@@ -103,13 +105,15 @@ def predict(
     rows = _read_rows(input)
     opened = open_run(run)
     backbone = opened.backbone(model, device, precision)
-    form = opened.format(backbone, opened.task_choice(task, data_dir).load())
+    loaded = opened.task_choice(task, data_dir).load()
+    form = opened.format(backbone, loaded)
     tuned = opened.attach(backbone, other_base)
-    examples = [Example(texts=_texts(item, input, number), label=None) for number, item in enumerate(rows, start=1)]
+    columns, count = loaded.config.texts, len(loaded.train[0].texts)
+    examples = [Example(_texts(item, place, columns, count), label=None) for place, item in rows]
     found, _ = answer(tuned, form, form.features(examples))
     lines = [
         json.dumps({**item, "prediction": form.name_of(value)}, ensure_ascii=False)
-        for item, value in zip(rows, found, strict=True)
+        for (_, item), value in zip(rows, found, strict=True)
     ]
     text = "".join(line + "\n" for line in lines)
     if output is None:
@@ -118,25 +122,29 @@ def predict(
         write_text(output, text)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects in a JSON-lines file, each with its place."""
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
+        place = f"{path} line {number}"
         if not line.strip():
             continue
         try:
             item = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DeltatuneError(f"{path} line {number}: not JSON ({error.msg})") from error
+            raise DeltatuneError(f"{place}: not JSON ({error.msg})") from error
         if not isinstance(item, dict):
-            raise DeltatuneError(f'{path} line {number}: not an object; write one like {{"text": "..."}} a line')
-        rows.append(item)
+            raise DeltatuneError(f'{place}: not an object; write one like {{"text": "..."}} a line')
+        rows.append((place, item))
     if not rows:
         raise DeltatuneError(f'{path} holds no examples; write one object like {{"text": "..."}} a line')
     return rows
 
 
-def _texts(item: dict[str, Any], path: Path, number: int) -> tuple[str, ...]:
-    for first, second in (("text", "text2"), ("sentence1", "sentence2"), ("sentence", None)):
-        if isinstance(item.get(first), str):
-            return (item[first], item[second]) if second and isinstance(item.get(second), str) else (item[first],)
-    raise DeltatuneError(f'{path} line {number}: no "text"; keys are {", ".join(item)}')
+def _texts(item: dict[str, Any], place: str, columns: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The `count` texts of a row: under the names of the task's `columns`, or under common ones."""
+    for names in (columns, ("text", "text2"), ("sentence1", "sentence2"), ("sentence",)):
+        if len(names) >= count and all(isinstance(item.get(name), str) for name in names[:count]):
+            return tuple(item[name] for name in names[:count])
+    wanted = " and ".join(f'"{name}"' for name in ("text", "text2")[:count])
+    raise DeltatuneError(f"{place}: no {wanted} with a text in it, as the task needs; keys are {', '.join(item) or 'missing'}")

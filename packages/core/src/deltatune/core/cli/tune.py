@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from deltatune.core.backbone import BackboneConfig, Device
+from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
@@ -34,6 +33,7 @@ def tune(
     init_seed: int = 0,
     data_seed: int | None = None,
     start: Path | None = None,
+    other_base: bool = False,
     form: Literal["auto", "head", "prompt", "text"] = "auto",
     revision: str | None = None,
     sites: Path | None = None,
@@ -66,7 +66,8 @@ def tune(
             and BitFit 1e-3, Prefix and SoftPrompt 1e-2).
         init_seed: seed of the initial values of deltas and head.
         data_seed: seed of the order of examples and of dropout; wins over train.data_seed and train.dropout_seed.
-        start: delta folder, run or RUN@STEP whose values are the start.
+        start: delta folder, run or RUN@STEP whose values are the start; a head of another width starts afresh.
+        other_base: allow a start that was tuned on a base with another digest.
         form: how the task is asked: a classification head, label words at a mask, text to text, or what suits the model.
         revision: branch, tag or commit of a hub model.
         sites: YAML record of an architecture that deltatune does not know.
@@ -88,20 +89,24 @@ def tune(
         if train.optimizer.lr is not None:
             raise DeltatuneError(f"--lr {lr:g} and --train.optimizer.lr {train.optimizer.lr:g}: give one of them")
         train = replace(train, optimizer=replace(train.optimizer, lr=lr))
+    lean: Literal["fp32", "bf16"] = "bf16" if "bf16" in (precision, train.precision) else "fp32"
     config = TuneConfig(
         backbone=BackboneConfig(model, revision, form, device, precision, sites),
         task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test, shots, sample_seed),
         deltas=(delta, *(also or ())),
-        train=replace(train, precision=precision, save_every=train.save_every or 100),
+        train=replace(train, precision=lean, save_every=train.save_every or 100),
         init_seed=init_seed,
         start=start,
+        other_base=other_base,
     )
     with_log = _Tracker(log_with, out_dir) if log_with else None
-    facts = tune_to(config, out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, with_log)
-    if with_log is not None:
-        with_log.close()
+    try:
+        facts = tune_to(config, out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, with_log)
+    finally:
+        if with_log is not None:
+            with_log.close()
     if facts.get("already_finished"):
-        Console(stderr=True).print(f"{out_dir} is finished already; --overwrite does it again")
+        output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
     _show(facts, out_dir)
 
 
@@ -110,7 +115,10 @@ class _Tracker:
 
     def __init__(self, kind: str, out_dir: Path) -> None:
         from accelerate import Accelerator
+        from accelerate.tracking import get_available_trackers
 
+        if kind not in map(str, get_available_trackers()):
+            raise DeltatuneError(f"--log_with {kind}: the package {kind} is not installed; install it, or leave the option out")
         self.accelerator: Any = Accelerator(log_with=kind, project_dir=str(out_dir / "logs"))
         self.begun = False
 
@@ -128,12 +136,11 @@ def _show(facts: dict[str, Any], out_dir: Path) -> None:
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
     for split, numbers in facts["scores"].items():
         table.add_row(split, *row(numbers))
-    console = Console(file=sys.stdout)
+    console = output()
     console.print(table)
     trainable = ", ".join(f"{kind} {count:,}" for kind, count in facts["trainable"].items())
-    console.print(
-        f"trainable: {trainable}; training took {facts['train_seconds']:.1f} s; kept: step {facts['step']} in {out_dir}"
-    )
+    took = f"training took {facts['train_seconds']:.1f} s"
+    console.print(f"trainable: {trainable}; {took}; kept: step {facts['step']} in {out_dir}", soft_wrap=True)
     for note in facts["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
 

@@ -1,0 +1,15 @@
+"""Where the results of a command are printed."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+WIDTH = 200  # columns where there is no terminal, whose width rich would otherwise take for 80 and cut names
+
+
+def output(error: bool = False) -> Console:
+    """A console on stdout (or stderr) that prints texts as they are: paths and labels may hold square brackets."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(file=stream, markup=False, highlight=False, soft_wrap=False, width=None if stream.isatty() else WIDTH)
