@@ -96,7 +96,7 @@ class Delta(nn.Module):
             DeltatuneError: this kind cannot be expressed in the base's own weights.
         """
         raise DeltatuneError(
-            f"merge: {type(self.config).__name__} is not part of the base's own weights ({self.why_not_merged}); use `export`"
+            f"merge: {type(self.config).__name__} is not part of the base's own weights ({self.why_not_merged}); keep the run"
         )
 
     why_not_merged = "it adds modules or positions"

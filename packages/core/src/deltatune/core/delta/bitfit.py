@@ -61,7 +61,7 @@ class BitFitDelta(Delta):
         for path, part in self.parts():
             bias = model.get_submodule(path).bias
             if not isinstance(bias, Tensor):
-                raise DeltatuneError(f"merge: {path} has no bias in the base that could hold the BitFit vector; use `export`")
+                raise DeltatuneError(f"merge: {path} has no bias in the base that could hold the BitFit vector; keep the run")
             result[f"{path}.bias"] = bias + part.get_parameter("bias")
         return result
 

@@ -76,13 +76,9 @@ class Tuned(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """The deltas as a vector: copies, detached, float32; differences to the base where the base holds the parameter."""
-        with torch.no_grad():
-            return {
-                name: (parameter.float() - self._base(name) if name in self._differences() else parameter.float())
-                .detach()
-                .clone()
-                for name, parameter in self.parameters_by_name().items()
-            }
+        differences = self._differences()
+        held = {name: parameter.detach().float() for name, parameter in self.parameters_by_name().items()}
+        return {name: value - self._base(name) if name in differences else value.clone() for name, value in held.items()}
 
     def load(self, weights: Weights) -> None:
         """Take the values of `weights`.
@@ -105,10 +101,11 @@ class Tuned(nn.Module):
 
     def _values(self, weights: Weights) -> dict[str, Tensor]:
         """What the parameters hold when the deltas are `weights`; differentiable."""
-        differences = self._differences()
-        return {
-            name: self._base(name) + w.to(self._base(name).device) if name in differences else w for name, w in weights.items()
-        }
+        result = dict(weights)
+        for name in self._differences():
+            base = self._base(name)
+            result[name] = base + weights[name].to(base.device)
+        return result
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits in float32 (see the class)."""
