@@ -119,7 +119,7 @@ def test_merged_values_give_the_same_logits(tiny, tiny_model, name, config, batc
     stir(tuned)
     biases = name.startswith(("bert", "roberta"))
     if not isinstance(config, MERGEABLE) or (isinstance(config, BitFit) and not biases):
-        with pytest.raises(DeltatuneError, match=r"^merge: .*; use `export`$"):
+        with pytest.raises(DeltatuneError, match=r"^merge: .*; keep the run$"):
             [delta.merged(tuned.model) for delta in tuned.kinds()]
         return
     with torch.no_grad():
