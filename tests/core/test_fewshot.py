@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from deltatune.core.data import (
     Checksums,
+    Draw,
     builtin_task,
     kshot,
     load_task,
@@ -42,6 +43,10 @@ def builtin(folder: str) -> str:
     return TASKS.get(folder) or (folder if folder.islower() else f"glue/{folder}")
 
 
+def folders(*args) -> list[Path]:
+    return [sample.folder for sample in write_fewshot(*args)]
+
+
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
@@ -58,23 +63,25 @@ def originals(golden, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_published_procedure(golden, originals: Path, tmp_path: Path, number: int):
     run = golden("combos", "kshot.json")["runs"][number]
-    for task in run["tasks"]:
-        write_fewshot(builtin(task), originals, tmp_path, run["k"], run["seeds"], run["mode"], published_order=True)
     root = tmp_path / run["mode"]
+    draw = Draw(run["k"], chain=tuple(run["seeds"]), dev_times={"k-shot": 1, "k-shot-10x": 10}[run["mode"]])
+    for task in run["tasks"]:
+        write_fewshot(builtin(task), originals, root, draw, run["seeds"])
     for name, expected in run["outputs"].items():
         assert md5(root / name) == expected["md5"], name
         if "content" in expected:
             assert (root / name).read_text(encoding="utf-8") == expected["content"]
     written = {path.relative_to(root).as_posix() for path in root.rglob("*.?sv")}
     assert written == set(run["outputs"])
-    assert verify_checksums(root) == Checksums(equal=verify_checksums(root).equal, different=(), missing=())
-    assert set(verify_checksums(root).equal) == written
+    found = verify_checksums(root / "checksum")
+    assert found == Checksums(equal=found.equal, different=(), missing=())
+    assert set(found.equal) == written
 
 
 def test_cola_does_not_depend_on_other_seeds_unless_asked(golden, originals: Path, tmp_path: Path):
     sources = [line + "\n" for line in golden("combos", "kshot.json")["inputs"]["CoLA/train.tsv"]]
-    (alone,) = write_fewshot("glue/cola", originals, tmp_path / "alone", 3, [13])
-    several = write_fewshot("glue/cola", originals, tmp_path / "several", 3, [100, 13])[1]
+    (alone,) = folders("glue/cola", originals, tmp_path / "alone", Draw(3, chain=()), [13])
+    several = folders("glue/cola", originals, tmp_path / "several", Draw(3, chain=()), [100, 13])[1]
     assert (alone / "train.tsv").read_text() == (several / "train.tsv").read_text()
     order = shuffled_orders(len(sources), [13])[13]
     rows = kshot([line.split("\t")[1] for line in sources], order, 3).train
@@ -91,27 +98,27 @@ def test_sampler_of_recyclable_tuning(golden, tmp_path: Path):
         (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
     first = data["cases"][0]
     config = replace(builtin_task("imdb"), folders=("own",))
-    (folder,) = write_fewshot(config, tmp_path, tmp_path / "out", first["shot"], [first["seed"]])
-    assert folder == tmp_path / "out" / "k-shot" / "own" / "2-20"
-    assert (folder / "train.jsonl").read_text() == first["train_text"]
-    assert (folder / "dev.jsonl").read_text() == first["dev_text"]
+    (folder,) = folders(config, tmp_path, tmp_path / "out", Draw(first["shot"]), [first["seed"]])
+    assert folder == tmp_path / "out" / "own" / "2-20"
+    assert (folder / "train_few2.jsonl").read_text() == first["train_text"]
+    assert (folder / "dev_few2.jsonl").read_text() == first["dev_text"]
 
 
 @pytest.mark.parametrize("task", ["RTE", "CoLA"])
 def test_published_files_byte_for_byte(shared_data: Path, tmp_path: Path, task: str):
-    write_fewshot(f"glue/{task}", shared_data / "glue", tmp_path, published_order=True)
+    write_fewshot(f"glue/{task}", shared_data / "glue", tmp_path)
     compared = 0
     for seed in (100, 13, 21, 42, 87):
         for split in ("train", "dev", "test"):
             # The one test file is kept once, under the first seed.
             published = shared_data / "k-shot" / task / f"16-{100 if split == 'test' else seed}" / f"{split}.tsv"
-            assert (tmp_path / "k-shot" / task / f"16-{seed}" / f"{split}.tsv").read_bytes() == published.read_bytes()
+            assert (tmp_path / task / f"16-{seed}" / f"{split}.tsv").read_bytes() == published.read_bytes()
             compared += 1
     assert compared == 15
 
 
 def test_chemprot_sample_takes_small_classes_whole(shared_data: Path, tmp_path: Path):
-    (folder,) = write_fewshot("chemprot", shared_data / "domain", tmp_path, 32, [20])
+    (folder,) = folders("chemprot", shared_data / "domain", tmp_path, Draw(32), [20])
     task = load_task("chemprot", folder)
     assert len(task.train) == 348
     assert len(task.test) == 3469
@@ -120,13 +127,13 @@ def test_chemprot_sample_takes_small_classes_whole(shared_data: Path, tmp_path: 
 def test_own_file_names_stay_apart(originals: Path, tmp_path: Path):
     (originals / "RTE" / "dev.tsv").rename(originals / "RTE" / "valid.tsv")
     config = replace(builtin_task("glue/rte"), dev="valid.tsv")
-    (folder,) = write_fewshot(config, originals, tmp_path, 2, [13])
+    (folder,) = folders(config, originals, tmp_path, Draw(2), [13])
     assert len(load_task(config, folder).dev) == 4
     assert (folder / "test.tsv").read_text() == (originals / "RTE" / "valid.tsv").read_text()
 
 
 def test_values_count_as_two_classes(originals: Path, tmp_path: Path):
-    (folder,) = write_fewshot("glue/sts-b", originals, tmp_path, 3, [13])
+    (folder,) = folders("glue/sts-b", originals, tmp_path, Draw(3), [13])
     values = [example.label for example in load_task("glue/sts-b", folder).train]
     assert sum(value < 2.5 for value in values) == sum(value >= 2.5 for value in values) == 3
 
@@ -150,7 +157,7 @@ def test_line_ends_and_a_missing_one(tmp_path: Path):
     rows = [f"{i}\ttext {i}\tother\t{('entailment', 'not_entailment')[i % 2]}" for i in range(8)]
     (tmp_path / "train.tsv").write_bytes("\r\n".join(["index\tsentence1\tsentence2\tlabel", *rows]).encode())
     (tmp_path / "dev.tsv").write_bytes(b"index\tsentence1\tsentence2\tlabel\r\n0\ta\tb\tentailment")
-    (folder,) = write_fewshot("glue/rte", tmp_path, tmp_path / "out", 2, [0])
+    (folder,) = folders("glue/rte", tmp_path, tmp_path / "out", Draw(2), [0])
     written = (folder / "train.tsv").read_bytes()
     assert written.endswith(b"\n")
     assert written.count(b"\n") == 5
@@ -159,38 +166,40 @@ def test_line_ends_and_a_missing_one(tmp_path: Path):
 
 
 def test_checksums_name_what_changed(originals: Path, tmp_path: Path):
-    write_fewshot("glue/rte", originals, tmp_path, 3, [13, 100])
-    root = tmp_path / "k-shot"
+    root = tmp_path / "samples"
+    write_fewshot("glue/rte", originals, root, Draw(3), [13, 100])
     (root / "RTE/3-13/train.tsv").write_text("changed")
     (root / "RTE/3-100/dev.tsv").unlink()
-    found = verify_checksums(root)
+    found = verify_checksums(root / "checksum")
     assert (found.different, found.missing) == (("RTE/3-13/train.tsv",), ("RTE/3-100/dev.tsv",))
     assert len(found.equal) == 4
     names = [line.split("  ")[1] for line in (root / "checksum").read_text().splitlines()]
     assert names == [f"RTE/3-{seed}/{split}.tsv" for seed in (13, 100) for split in ("train", "dev", "test")]
     (root / "checksum").write_text("no sum\n")
     with pytest.raises(DeltatuneError, match=r"checksum line 1: expected md5 sum, two spaces and a path, got 'no sum'"):
-        verify_checksums(root)
+        verify_checksums(root / "checksum")
 
 
 def test_user_errors(originals: Path, tmp_path: Path):
     with pytest.raises(DeltatuneError, match=r"class '.*' has 6 rows in .*train.tsv, 20 are needed .* lower k"):
-        write_fewshot("glue/rte", originals, tmp_path, 10)
+        write_fewshot("glue/rte", originals, tmp_path / "out", Draw(10))
     with pytest.raises(DeltatuneError, match="k must be at least 1, got 0"):
-        write_fewshot("glue/rte", originals, tmp_path, 0)
+        Draw(0)
     with pytest.raises(DeltatuneError, match="seed must be from 0 to 4294967295, got -1"):
-        write_fewshot("glue/rte", originals, tmp_path, 2, [-1])
-    with pytest.raises(DeltatuneError, match="unknown mode 'k-shot-5x'; known modes: k-shot, k-shot-10x"):
-        write_fewshot("glue/rte", originals, tmp_path, 2, [1], "k-shot-5x")
+        write_fewshot("glue/rte", originals, tmp_path / "out", Draw(2), [-1])
+    with pytest.raises(DeltatuneError, match="unknown sampler 'k'; known samplers: kshot, per-label"):
+        Draw(2, "k")
+    with pytest.raises(DeltatuneError, match="sampler per-label takes jsonl files, not tsv; take kshot"):
+        write_fewshot("glue/rte", originals, tmp_path / "out", Draw(2, "per-label"))
     same = replace(builtin_task("glue/rte"), dev="train.tsv")
     with pytest.raises(DeltatuneError, match=r"must be three files, got train.tsv, train.tsv, test.tsv"):
-        write_fewshot(same, originals, tmp_path, 2)
+        write_fewshot(same, originals, tmp_path / "out", Draw(2))
     (tmp_path / "boolq_train.tsv").write_text("a\tb\n")
     with pytest.raises(DeltatuneError, match="not of reader gym"):
-        write_fewshot("gym/boolq", tmp_path, tmp_path)
+        write_fewshot("gym/boolq", tmp_path, tmp_path / "out")
     (tmp_path / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n")
     with pytest.raises(
         DeltatuneError, match=r"train.tsv line 2: unknown label 'maybe'; known labels: entailment, not_entailment"
     ):
-        write_fewshot("glue/rte", tmp_path, tmp_path)
-    assert not (tmp_path / "k-shot").exists()
+        write_fewshot("glue/rte", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

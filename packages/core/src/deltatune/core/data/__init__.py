@@ -7,25 +7,21 @@
 from __future__ import annotations
 
 from deltatune.core.data.config import TaskConfig, read_task_file
-from deltatune.core.data.fewshot import (
-    Checksums,
-    Sample,
-    kshot,
-    sample_by_class,
-    shuffled_orders,
-    verify_checksums,
-    write_fewshot,
-)
+from deltatune.core.data.fewshot import SEEDS, Sample, kshot, sample_by_class, shuffled_orders
+from deltatune.core.data.fewshot_write import Checksums, Draw, WrittenSample, verify_checksums, write_fewshot
 from deltatune.core.data.load import load_task
 from deltatune.core.data.names import builtin_task, task_names
 from deltatune.core.data.task import Example, Task, as_text, build_task
 
 __all__ = [
+    "SEEDS",
     "Checksums",
+    "Draw",
     "Example",
     "Sample",
     "Task",
     "TaskConfig",
+    "WrittenSample",
     "as_text",
     "build_task",
     "builtin_task",

@@ -135,6 +135,15 @@ def read_task_file(path: Path) -> TaskConfig:
     Raises:
         DeltatuneError: not YAML, an unknown key (with the nearest known one), a missing key or a value of another type.
     """
+    return task_config({"name": path.stem, **read_yaml(path)}, str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        DeltatuneError: missing, not YAML (with the line), or something else than keys and values.
+    """
     try:
         values = yaml.safe_load(read_text(path))
     except yaml.MarkedYAMLError as error:
@@ -142,7 +151,7 @@ def read_task_file(path: Path) -> TaskConfig:
         raise DeltatuneError(f"{path} line {line}: not YAML ({error.problem})") from error
     if not isinstance(values, dict):
         raise DeltatuneError(f"{path}: a task file holds `key: value` lines, got {type(values).__name__}")
-    return task_config({"name": path.stem, **values}, str(path))
+    return values
 
 
 def task_config(values: Mapping[str, Any], where: str) -> TaskConfig:
@@ -155,14 +164,14 @@ def task_config(values: Mapping[str, Any], where: str) -> TaskConfig:
     if missing:
         raise DeltatuneError(f"{where}: missing key {missing[0]!r}")
     plain = {
-        item.name: _plain(values[item.name], types[item.name], f"{where}: {item.name}")
+        item.name: plain_value(values[item.name], types[item.name], f"{where}: {item.name}")
         for item in fields(TaskConfig)
         if item.name in values
     }
     return TaskConfig(**plain)
 
 
-def _plain(value: Any, expected: Any, where: str) -> Any:
+def plain_value(value: Any, expected: Any, where: str) -> Any:
     """`value` as the field's type has it: lists as tuples, the keys and values of mappings as texts."""
     options = typing.get_args(expected) if type(None) in typing.get_args(expected) else (expected,)
     if value is None and type(None) in options:
@@ -172,10 +181,10 @@ def _plain(value: Any, expected: Any, where: str) -> Any:
     if origin is tuple:
         inner = typing.get_args(kind)[0]
         items = value if isinstance(value, list) else [value]
-        return tuple(_plain(item, inner, where) for item in items)
+        return tuple(plain_value(item, inner, where) for item in items)
     if origin is Mapping:
         if isinstance(value, dict):
-            return {_plain(key, str, where): _plain(item, str, where) for key, item in value.items()}
+            return {plain_value(key, str, where): plain_value(item, str, where) for key, item in value.items()}
         raise DeltatuneError(f"{where} must be a mapping, got {value!r}")
     if kind is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # a label 0 or a folder 2020 that the user did not quote

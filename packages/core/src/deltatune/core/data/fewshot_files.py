@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deltatune.core.data.config import TaskConfig
 from deltatune.core.data.readers import csv_rows, locate, read_lines
@@ -30,12 +29,13 @@ class SourceTable:
         return self.head + "".join(self.rows[row] for row in rows)
 
 
-@dataclass(frozen=True)
-class JsonRows:
-    """Objects of a JSON lines file, and the label of each as text."""
+def read_source(path: Path, config: TaskConfig) -> SourceTable:
+    """The rows of a tab- or comma-separated or JSON lines file.
 
-    rows: tuple[dict[str, Any], ...]
-    labels: tuple[str, ...]
+    Raises:
+        DeltatuneError: as `read_split`, and a label that the task does not have.
+    """
+    return read_json_rows(path, config) if config.reader == "jsonl" else read_table(path, config)
 
 
 def read_table(path: Path, config: TaskConfig) -> SourceTable:
@@ -66,13 +66,14 @@ def read_table(path: Path, config: TaskConfig) -> SourceTable:
     return SourceTable(path, "".join(texts[:first]), tuple(texts[first:]), tuple(labels))
 
 
-def read_json_rows(path: Path, config: TaskConfig) -> JsonRows:
-    """The objects of a JSON lines file.
+def read_json_rows(path: Path, config: TaskConfig) -> SourceTable:
+    """The objects of a JSON lines file, written without `metadata` and in ASCII alone, as in the published files.
 
     Raises:
         DeltatuneError: a line is not a JSON object with a label.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[str] = []
+    labels: list[str] = []
     for number, line in enumerate(read_lines(path), 1):
         try:
             row = json.loads(line)
@@ -80,14 +81,9 @@ def read_json_rows(path: Path, config: TaskConfig) -> JsonRows:
             raise DeltatuneError(f"{path} line {number}: not JSON ({error.msg})") from error
         if not isinstance(row, dict) or row.get(config.label) is None:
             raise DeltatuneError(f"{path} line {number}: expected a JSON object with {config.label!r}, got {line[:60]!r}")
-        rows.append(row)
-    return JsonRows(tuple(rows), tuple(str(row[config.label]) for row in rows))
-
-
-def rows_text(source: JsonRows, rows: Sequence[int]) -> str:
-    """A JSON lines file of the rows of these numbers, without `metadata`; only ASCII, as in the published files."""
-    kept = ({key: value for key, value in source.rows[row].items() if key != "metadata"} for row in rows)
-    return "".join(json.dumps(row) + "\n" for row in kept)
+        rows.append(json.dumps({key: value for key, value in row.items() if key != "metadata"}) + "\n")
+        labels.append(str(row[config.label]))
+    return SourceTable(path, "", tuple(rows), tuple(labels))
 
 
 def copied_tests(source: Path, config: TaskConfig) -> dict[str, str]:

@@ -75,9 +75,16 @@ def find_folder(config: TaskConfig, data_dir: Path | None, prefix: str | None = 
     pattern = (prefix or "*") + config.file("train") if config.is_text else config.file("train")
     candidates = [data_dir, *(data_dir / name for name in config.folders)]
     for folder in candidates:
-        if any(folder.glob(pattern)):
+        if any(folder.glob(pattern)) or split_file(config, folder, "train").exists():
             return folder
     raise DeltatuneError(f"task {config.name}: no {pattern} in {', '.join(map(str, candidates))}")
+
+
+def split_file(config: TaskConfig, folder: Path, split: SplitName) -> Path:
+    """The file of a split; of JSON lines, `train_few<k>.jsonl` where it stands alone, as in published samples."""
+    path = folder / config.file(split)
+    samples = sorted(folder.glob(f"{path.stem}_few*.jsonl")) if config.reader == "jsonl" and not path.exists() else []
+    return samples[0] if len(samples) == 1 else path
 
 
 def prefixes(config: TaskConfig, folder: Path) -> list[str]:
@@ -107,7 +114,7 @@ def _source(config: TaskConfig, base: Path | None, prefix: str | None) -> tuple[
         notes = [f"sample {start} of {len(found)}: {', '.join(found)}"] if len(found) > 1 else []
 
     def read(split: SplitName, limit: int | None) -> Split | None:
-        path = folder / (start + config.file(split))
+        path = folder / (start + config.file(split)) if config.is_text else split_file(config, folder, split)
         if not path.exists():
             if split == "test":
                 return None

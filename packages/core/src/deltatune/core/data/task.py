@@ -122,7 +122,7 @@ def as_text(task: Task, example: Example, *, lowercase: bool = False) -> tuple[s
     Returns:
         ` [name] input`, and `<extra_id_0>answer` for each accepted answer (none without a label).
     """
-    source = f" [{task.text_name}] {_source(task.config, example)}"
+    source = f" [{task.text_name}] {source_text(task.config, example.texts)}"
     answers = example.answers
     if not task.config.is_text and example.label is not None:
         answers = (task.config.answers.get(str(example.label), str(example.label)),)
@@ -130,11 +130,12 @@ def as_text(task: Task, example: Example, *, lowercase: bool = False) -> tuple[s
     return (source.lower(), tuple(target.lower() for target in targets)) if lowercase else (source, targets)
 
 
-def _source(config: TaskConfig, example: Example) -> str:
-    names = config.source_names or (("text1", "text2") if len(example.texts) == 2 else ())
+def source_text(config: TaskConfig, texts: Sequence[str]) -> str:
+    """The texts of an example as one, each with its name where the task has names: `sentence 1: ... [SEP] sentence 2: ...`."""
+    names = config.source_names or (("text1", "text2") if len(texts) == 2 else ())
     if not names:
-        return example.texts[0]
-    return " [SEP] ".join(f"{name}: {text}" for name, text in zip(names, example.texts, strict=True))
+        return texts[0]
+    return " [SEP] ".join(f"{name}: {text}" for name, text in zip(names, texts, strict=True))
 
 
 def _in_order(labels: set[str]) -> tuple[str, ...]:
