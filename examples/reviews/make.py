@@ -2,7 +2,8 @@
 
     uv run python examples/reviews/make.py
 
-It is here so that the first command of the README needs no download. It takes about a minute and is a toy: nothing can be learned from its numbers.
+It is here so that the first command of the README needs no download. It takes about a minute and is a toy: nothing can be
+learned from its numbers.
 """
 
 from __future__ import annotations
