@@ -17,6 +17,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from deltatune.core import cli
 from deltatune.core.backbone import Backbone, untie, wrap
 from deltatune.core.delta import BitFit, DeltaConfig, Full, Head, Houlsby, LoRA, Modules, Prefix, SoftPrompt, Tuned, attach
 from deltatune.core.sites import read_sites
@@ -257,3 +258,46 @@ def tuned(tiny, name, config) -> Tuned:
 def batch(batch_for, name) -> dict[str, Tensor]:
     """Three examples of different length."""
     return batch_for(name)
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory) -> Path:
+    """The task file of the bundled example, with few examples."""
+    source, folder = Path(__file__).parents[2] / "examples/reviews", tmp_path_factory.mktemp("reviews")
+    shutil.copy(source / "task.yaml", folder)
+    for name, count in {"train": 24, "dev": 12, "test": 13}.items():
+        lines = (source / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+    shutil.copytree(source / "model", folder / "model")
+    return folder / "task.yaml"
+
+
+@pytest.fixture(scope="session")
+def tune_reviews(reviews) -> list[str]:
+    """The words of a short `deltatune tune` on the example; a delta and an --out_dir are to be added."""
+    words = ["tune", "--model", reviews.with_name("model"), "--task", reviews, "--device", "cpu"]
+    return [*map(str, words), "--train.steps", "4", "--train.batch_size", "8"]
+
+
+@pytest.fixture
+def command(capsys) -> Callable[..., str]:
+    """`command(*words)`: run `deltatune`, which must succeed; what it printed, stdout and stderr together."""
+
+    def run(*words: object) -> str:
+        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
+        assert code == 0, printed.err
+        return printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys) -> Callable[..., str]:
+    """`refused(*words)`: run `deltatune`, which must print one line and nothing else, and end with code 2; that line."""
+
+    def run(*words: object) -> str:
+        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
+        assert (code, printed.out, printed.err.count("\n")) == (2, "", 1), printed.out + printed.err
+        return printed.err
+
+    return run

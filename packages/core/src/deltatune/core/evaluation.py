@@ -39,6 +39,11 @@ class Scores:
     predictions: list[Prediction] = field(repr=False, default_factory=list)
     per_example: list[float] | None = field(repr=False, default=None)
 
+    def numbers(self) -> dict[str, Any]:
+        """The scores for a record; None where a number is not defined, since JSON has no nan."""
+        kept = {name: getattr(self, name) for name in ("value", "metric", "loss", "stderr", "n")}
+        return {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in kept.items()}
+
 
 def evaluate(
     tuned: Tuned, form: Format, examples: Sequence[Example], features: Sequence[Feature] | None = None, tokens: int = 16384

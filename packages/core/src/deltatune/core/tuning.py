@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,7 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
+from deltatune.core.metrics import higher_is_better
 from deltatune.core.resume import REPORTING
 from deltatune.core.run import RunFolder, digest_of, plain
 from deltatune.core.train import History, Hooks, TrainConfig, fit
@@ -126,7 +128,7 @@ class Result:
         tuned: holds the selected weights.
         weights: those, as a file holds them.
         form: how the task is asked.
-        history: of the training.
+        history: of the training; its evaluations and best score are values of the metric.
         dev: scores of the selected weights; None without dev examples.
         test: the same on test.
     """
@@ -195,15 +197,18 @@ def tune_prepared(
     if train.eval_every is None:
         # A run shorter than an epoch is still evaluated once.
         train = replace(train, eval_every=min(per_epoch, train.total(per_epoch)))
+    sign = 1 if higher_is_better(form.metric) else -1  # `fit` takes the greatest
     history = fit(
         lambda batch: form.loss(tuned(batch), batch),
         tuned.parameters_by_name(),
         batches,
         train,
-        evaluate=(lambda: evaluate(tuned, form, task.dev, dev).value) if task.dev else None,
+        evaluate=(lambda: sign * evaluate(tuned, form, task.dev, dev).value) if task.dev else None,
         hooks=replace(hooks or Hooks(), mode=partial(_switch, tuned)),
         resume_from=resume_from,
     )
+    history.evaluations = [(step, sign * value) for step, value in history.evaluations]
+    history.best_score = history.best_score and sign * history.best_score
     weights = _take(tuned, history.selected)
     scores = [evaluate(tuned, form, split) if split else None for split in (task.dev, task.test)]
     return Result(tuned, weights, form, history, *scores)
@@ -256,7 +261,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
     step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
     checkpoint.save(out_dir / "delta", tuned, {**described, "step": step}, result.weights)
     facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3), "step": step}
-    final = {split: _numbers(scores) for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
+    final = {split: scores.numbers() for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
     records = list(_records(config, facts, result, final, step))
     folder.finish({**facts, "scores": final}, records)
     return {**facts, "scores": final}
@@ -279,11 +284,6 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _numbers(scores: Scores) -> dict[str, Any]:
-    kept = ("value", "metric", "loss", "stderr", "n")
-    return {name: getattr(scores, name) for name in kept}
-
-
 def _records(config: TuneConfig, facts: Mapping[str, Any], result: Result, final: Mapping[str, Any], step: int) -> Any:
     common = {
         "task": config.task.task,
@@ -294,7 +294,7 @@ def _records(config: TuneConfig, facts: Mapping[str, Any], result: Result, final
         "tag": facts.get("tag", ""),
     }
     for at, value in result.history.evaluations:
-        yield {**common, "kind": "curve", "split": "dev", "step": at, "value": value}
+        yield {**common, "kind": "curve", "split": "dev", "step": at, "value": None if math.isnan(value) else value}
     for split, numbers in final.items():
         seconds = {"seconds": facts["seconds"], "train_seconds": facts["train_seconds"]}
         yield {**common, "kind": "result", "split": split, "step": step, **numbers, "trainable": facts["trainable"], **seconds}

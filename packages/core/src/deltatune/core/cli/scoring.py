@@ -59,8 +59,7 @@ def evaluate(
     if not examples:
         raise DeltatuneError(f"task {choice.task} has no {split} examples; choose another --split")
     scores = score(tuned, form, examples)
-    kept = ("value", "metric", "loss", "stderr", "n")
-    numbers = {name: getattr(scores, name) for name in kept}
+    numbers = scores.numbers()
     if predictions is not None:
         lines = (
             json.dumps({"id": example.id, "prediction": form.name_of(found)}, ensure_ascii=False)

@@ -66,6 +66,8 @@ class Head(DeltaConfig):
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """See `DeltaConfig.build`."""
         names = [name for name, _ in backbone.model.named_parameters() if backbone.sites.is_head(name)]
+        if not names:
+            raise DeltatuneError(f"head: the model has no task head in form '{backbone.form}'; choose another delta or --form")
         head = ValuesDelta(self, backbone, names)
         head.relative = False
         std = self.init_std if self.init_std is not None else getattr(backbone.model.config, "initializer_range", 0.02)

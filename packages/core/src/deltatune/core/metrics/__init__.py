@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deltatune.core.metrics.definitions import DEFINITIONS, Definition, normalize_answer, rouge_l
-from deltatune.core.metrics.scoring import Score, definition_name, score
+from deltatune.core.metrics.scoring import Score, definition_name, higher_is_better, score
 from deltatune.core.metrics.tasks import metric_of_task, scored_tasks
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "Definition",
     "Score",
     "definition_name",
+    "higher_is_better",
     "metric_of_task",
     "normalize_answer",
     "rouge_l",

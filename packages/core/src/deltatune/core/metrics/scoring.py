@@ -45,6 +45,11 @@ def definition_name(metric: str, *, texts: bool = False) -> str:
     return definition.as_text
 
 
+def higher_is_better(metric: str) -> bool:
+    """Whether a greater value of `metric`, a key of `DEFINITIONS`, is better."""
+    return DEFINITIONS[metric].higher_is_better
+
+
 def score(metric_name: str, predictions: Sequence[Any], references: Sequence[Any]) -> Score:
     """Score predictions.
 
