@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from posixpath import commonpath
 from typing import Any
 
 import torch
@@ -21,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from deltatune.core.adapter_config import adapter_config
 from deltatune.core.backbone import Backbone
-from deltatune.core.delta import DELTAS, DeltaConfig, Head, LoRA, Tuned, attach
+from deltatune.core.delta import DELTAS, DeltaConfig, Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, replacing, write_json
 from deltatune.core.weights import Weights, weighted_sum
@@ -84,7 +84,7 @@ def write(path: Path, saved: Saved) -> None:
     with replacing(path) as folder:
         folder.mkdir()
         save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
-        write_json(folder / CONFIG, _adapter_config(saved))
+        write_json(folder / CONFIG, adapter_config(saved))
         write_json(
             folder / ABOUT,
             {
@@ -254,44 +254,6 @@ def _open(path: Path) -> Any:
         head = path.read_bytes()[:2] if path.is_file() else b""
         found = "a pickle, which is never opened here" if head in (b"PK", b"\x80\x02", b"\x80\x04") else f"damaged ({error})"
         raise DeltatuneError(f"{path}: not a safetensors file but {found}; save it as safetensors where it was made") from error
-
-
-def _adapter_config(saved: Saved) -> dict[str, Any]:
-    kinds = [config for config in saved.configs if not isinstance(config, Head)]
-    if len(kinds) == 1 and isinstance(kinds[0], LoRA):
-        return lora_config(kinds[0], saved)
-    name = "_".join(type(config).__name__.upper() for config in kinds) or "HEAD"
-    return {"peft_type": f"DELTATUNE_{name}", "base_model_name_or_path": saved.base["name"]}
-
-
-def lora_config(config: LoRA, saved: Saved) -> dict[str, Any]:
-    """The `adapter_config.json` with which PEFT computes the same logits."""
-    return {
-        "peft_type": "LORA",
-        "base_model_name_or_path": saved.base["name"],
-        "r": config.rank,
-        "lora_alpha": config.alpha,
-        "lora_dropout": config.dropout,
-        "target_modules": sorted({name.partition(".lora_A.")[0] for name in saved.weights if ".lora_A." in name}),
-        "bias": "none",
-        "modules_to_save": head_modules(saved.head) or None,
-        "inference_mode": True,
-        "task_type": peft_task(saved),
-    }
-
-
-def peft_task(saved: Saved) -> str | None:
-    """PEFT's name of the task; None where PEFT has none (masked-LM prompting) or would expect a head that is not there."""
-    return {"head": "SEQ_CLS" if saved.head else None, "text": "SEQ_2_SEQ_LM"}.get(saved.base["form"])
-
-
-def head_modules(names: Iterable[str]) -> list[str]:
-    """The fewest modules that hold the head's parameters `names`: one for each first part of a name."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        path = name.rpartition(".")[0]
-        groups.setdefault(path.partition(".")[0], []).append(path.replace(".", "/"))
-    return [commonpath(paths).replace("/", ".") for paths in groups.values()]
 
 
 def require_finite(weights: Weights, where: str) -> None:

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deltatune.core import checkpoint, legacy
+from deltatune.core.adapter_config import head_modules, lora_config, peft_task
 from deltatune.core.backbone import Backbone
 from deltatune.core.checkpoint import CONFIG, TENSORS, Saved
 from deltatune.core.delta import DeltaConfig, Head, LoRA, Prefix, SoftPrompt
@@ -76,7 +77,7 @@ def export(source: Path | Saved, out_dir: Path, backbone: Backbone | None = None
     [config] = kinds
     if isinstance(config, LoRA):
         described, tensors = (
-            checkpoint.lora_config(config, saved),
+            lora_config(config, saved),
             {checkpoint.PREFIX + name: w for name, w in saved.weights.items()},
         )
     elif isinstance(config, SoftPrompt):
@@ -139,13 +140,13 @@ def num_labels(path: Path) -> int | None:
 
 
 def _prompt_learning(saved: Saved, kind: str, rows: Tensor, sizes: dict[str, int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    task = checkpoint.peft_task(saved)
+    task = peft_task(saved)
     if task is None:
         form = saved.base["form"]
         raise DeltatuneError(f"export: PEFT puts prompts before text-to-text models and heads of classifiers, not form '{form}'")
     described = {"peft_type": kind, "task_type": task, "base_model_name_or_path": saved.base["name"], "inference_mode": True}
     described |= {"num_virtual_tokens": rows.shape[0], "num_transformer_submodules": 1}
-    described |= {"modules_to_save": checkpoint.head_modules(saved.head) or None}
+    described |= {"modules_to_save": head_modules(saved.head) or None}
     return described | sizes, {PROMPT: rows, **{PROMPT_PREFIX + name: saved.weights[name] for name in saved.head}}
 
 
