@@ -40,6 +40,7 @@ class Format:
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self.task, self.tokenizer, self.max_length = task, tokenizer, max_length
         self.classes = {label: number for number, label in enumerate(task.labels)}
+        self.pad_id: int = tokenizer.pad_token_id or 0
 
     @property
     def metric(self) -> str:
@@ -52,7 +53,7 @@ class Format:
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Tensors of several features, padded on the right to the longest: (B, T) int64, labels (B,)."""
-        batch = pad(features, self.tokenizer.pad_token_id or 0)
+        batch = pad(features, self.pad_id)
         if all("labels" in feature for feature in features):
             dtype = torch.float32 if self.task.regression else torch.int64
             batch["labels"] = torch.tensor([feature["labels"] for feature in features], dtype=dtype)
@@ -203,6 +204,8 @@ class TextFormat(Format):
 
     def features(self, examples: Sequence[Example]) -> list[Feature]:
         """The input's ids, the ids of every accepted answer, and those of the first answer as labels."""
+        if not examples:
+            return []
         texts = [as_text(self.task, example) for example in examples]
         sources = self.tokenizer([source for source, _ in texts], truncation=True, max_length=self.max_length)["input_ids"]
         answers = [
@@ -216,7 +219,7 @@ class TextFormat(Format):
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """As `Format.collate`, with labels (B, L) padded with -100."""
-        batch = pad(features, self.tokenizer.pad_token_id or 0)
+        batch = pad(features, self.pad_id)
         if all("labels" in feature for feature in features):
             batch["labels"] = _padded([feature["labels"] for feature in features], -100)
         return batch
@@ -251,20 +254,35 @@ def build_format(backbone: Backbone, task: Task, max_length: int = 256, deltas: 
         deltas: what is attached.
 
     Raises:
-        DeltatuneError: no tokenizer, no template or label words for the form prompt, a text-to-text task for another form.
+        DeltatuneError: no tokenizer; a prompt without template or label words; a text-to-text task for another form; no room.
     """
     if backbone.tokenizer is None:
         raise DeltatuneError(f"model {backbone.name}: no tokenizer; texts cannot be encoded")
-    limit = backbone.max_length
-    length = min(max_length, limit - sum(delta.reserved_positions for delta in deltas)) if limit else max_length
+    taken, limit = sum(delta.reserved_positions for delta in deltas), backbone.max_length
+    length = min(max_length, limit - taken) if limit else max_length
+    least = backbone.tokenizer.num_special_tokens_to_add(pair=True) + 1
+    if length < least:
+        raise DeltatuneError(
+            f"texts may have {length} tokens (max_length {max_length}; of {limit or 'any number of'} positions of the model the "
+            f"deltas take {taken}), and {least} is the least; raise --max_length or shorten the prompt"
+        )
+    form = _form(backbone, task, backbone.tokenizer, length, deltas)
+    # A decoder that classifies finds the end of a text by the model's own padding, which its tokenizer need not know.
+    form.pad_id = next(number for number in (backbone.model.config.pad_token_id, form.pad_id) if number is not None)
+    return form
+
+
+def _form(
+    backbone: Backbone, task: Task, tokenizer: PreTrainedTokenizerBase, length: int, deltas: Sequence[DeltaConfig]
+) -> Format:
     if backbone.form == "text":
-        return TextFormat(task, backbone.tokenizer, length)
+        return TextFormat(task, tokenizer, length)
     if not task.labels and not task.regression:
         raise DeltatuneError(f"task {task.name} is text to text; form '{backbone.form}' needs labels: give a text-to-text model")
     if backbone.form == "prompt":
         rows = sum(delta.length for delta in deltas if isinstance(delta, SoftPrompt))
-        return PromptFormat(task, backbone.tokenizer, length, rows)
-    return HeadFormat(task, backbone.tokenizer, length)
+        return PromptFormat(task, tokenizer, length, rows)
+    return HeadFormat(task, tokenizer, length)
 
 
 def pad(features: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:

@@ -71,6 +71,9 @@ def _weights(name: str, kind: Any, source: str, options: dict[str, Any]) -> tupl
             f"model {name}: pytorch_model.bin is damaged or holds more than tensors, which could run code; use model.safetensors"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+        if "Unrecognized configuration class" in str(error):
+            which = options["config"].model_type
+            raise DeltatuneError(f"model {name}: a {which} model has no such form; choose another --form or model") from error
         raise DeltatuneError(f"model {name}: cannot load its weights ({_first_line(error)})") from error
     return model, {*report["missing_keys"], *(key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"])}
 
