@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -227,3 +228,32 @@ def test_the_program_runs_as_a_module(lora):
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "2,048" in done.stdout
+
+
+def test_a_pair_under_the_names_of_the_task(reviews, command, refused, tmp_path):
+    folder, run = tmp_path / "pairs [a/b]", tmp_path / "run [/x]"  # brackets are no markup
+    folder.mkdir(parents=True)
+    rows = [
+        {"premise": "the soup was cold .", "claim": f"the {word} was cold .", "gold": "yn"[i]}
+        for i, word in enumerate(("soup", "boat"))
+    ]
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "pairs.yaml").write_text(
+        "reader: jsonl\nmetric: accuracy\ntexts: [premise, claim]\nlabel: gold\n", encoding="utf-8"
+    )
+    words = ("--model", reviews.with_name("model"), "--task", folder / "pairs.yaml", *CPU, "--train.steps", 2)
+    assert str(run) in command("tune", *words, "--delta", "BitFit", "--out_dir", run)
+    own = command("predict", "--run", run, "--input", folder / "test.jsonl", *CPU).splitlines()
+    file = tmp_path / "common.jsonl"
+    file.write_text("".join(json.dumps({"text": r["premise"], "text2": r["claim"]}) + "\n" for r in rows), encoding="utf-8")
+    common = command("predict", "--run", run, "--input", file, *CPU).splitlines()
+    assert [json.loads(line)["prediction"] for line in own] == [json.loads(line)["prediction"] for line in common]
+    file.write_text('{"text": "the soup was cold ."}\n', encoding="utf-8")
+    assert 'no "text" and "text2" with a text in it' in refused("predict", "--run", run, "--input", file)
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="the tracker is not installed")
+def test_numbers_go_to_a_tracker(tune_reviews, command, tmp_path):
+    command(*tune_reviews, "--delta", "BitFit", "--log_with", "tensorboard", "--out_dir", tmp_path / "run")
+    assert list((tmp_path / "run/logs/deltatune").glob("events*"))
