@@ -7,6 +7,7 @@ changing the batch.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -22,16 +23,16 @@ Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class DeltaConfig:
+class DeltaConfig(ABC):
     """Base class of the deltas' settings; the class name is the name on the command line."""
 
+    @abstractmethod
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """A fresh delta for `backbone`, initial values drawn from `generator` (on the CPU, whatever the device).
 
         Raises:
             DeltatuneError: a setting does not fit this backbone.
         """
-        raise NotImplementedError
 
     @property
     def reserved_positions(self) -> int:
