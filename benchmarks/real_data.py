@@ -12,17 +12,19 @@ Nothing is selected on the examples that are reported: the last weights are kept
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import auto_cli
 
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.delta import BitFit, DeltaConfig, Full, Houlsby, LoRA
-from deltatune.core.files import write_text
+from deltatune.core.files import read_json, write_text
 from deltatune.core.run import read_records
 from deltatune.core.train import TrainConfig
 from deltatune.core.tuning import TaskChoice, TuneConfig, tune_to
@@ -52,6 +54,7 @@ def main(
     max_test: int | None = 1000,
     full: bool = False,
     table: Path | None = None,
+    records: Path | None = None,
     dry_run: bool = False,
 ) -> None:
     """Tune, and write a table.
@@ -67,6 +70,7 @@ def main(
         max_test: test examples at most.
         full: three epochs of the training data and all test examples instead.
         table: also write the table to this file.
+        records: also write the records that the table is made from to this file, the base named by its digest.
         dry_run: print the list and the estimate only.
     """
     base = model or encoder()
@@ -99,11 +103,27 @@ def main(
     print(text)
     if table is not None:
         write_text(table, text)
+    if records is not None:
+        lines = [
+            json.dumps({**record, "base": base_digest(out_dir, *item)}) for item in plan for record in results(out_dir, *item)
+        ]
+        write_text(records, "".join(line + "\n" for line in lines))
 
 
 def folder(out_dir: Path, task: str, delta: str, seed: int) -> Path:
     """The folder of one run."""
     return out_dir / f"{task.replace('/', '-')}-{delta}-{seed}"
+
+
+def results(out_dir: Path, task: str, delta: str, seed: int) -> list[dict[str, Any]]:
+    """The final test scores of one run."""
+    found = read_records(folder(out_dir, task, delta, seed))
+    return [record for record in found if record["kind"] == "result" and record["split"] == "test"]
+
+
+def base_digest(out_dir: Path, task: str, delta: str, seed: int) -> str:
+    """The digest of the encoder that a run used."""
+    return str(read_json(folder(out_dir, task, delta, seed) / "run.json")["base"]["digest"])
 
 
 def rows(out_dir: Path, plan: list[tuple[str, str, int]]) -> str:
@@ -113,13 +133,7 @@ def rows(out_dir: Path, plan: list[tuple[str, str, int]]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for task, delta in dict.fromkeys((task, delta) for task, delta, _ in plan):
-        found = [
-            record
-            for name, kind, seed in plan
-            if (name, kind) == (task, delta)
-            for record in read_records(folder(out_dir, task, delta, seed))
-            if record["kind"] == "result" and record["split"] == "test"
-        ]
+        found = [r for item in plan if item[:2] == (task, delta) for r in results(out_dir, *item)]
         values = [record["value"] for record in found]
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
         own = sum(count for kind, count in found[0]["trainable"].items() if kind != "Head")
