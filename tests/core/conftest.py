@@ -23,7 +23,7 @@ from deltatune.core.delta import BitFit, DeltaConfig, Full, Head, Houlsby, LoRA,
 from deltatune.core.sites import read_sites
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "combos"
-WORDS = [
+WORDS = "the a movie was great good bad terrible and not it is this film very plain".split()  # noqa: SIM905
     "the",
     "a",
     "movie",
