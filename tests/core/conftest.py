@@ -24,23 +24,6 @@ from deltatune.core.sites import read_sites
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "combos"
 WORDS = "the a movie was great good bad terrible and not it is this film very plain".split()  # noqa: SIM905
-    "the",
-    "a",
-    "movie",
-    "was",
-    "great",
-    "good",
-    "bad",
-    "terrible",
-    "and",
-    "not",
-    "it",
-    "is",
-    "this",
-    "film",
-    "very",
-    "plain",
-]
 
 BERT_SIZES = {
     "hidden_size": 16,
