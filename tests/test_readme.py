@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,19 @@ def test_a_python_example_runs_and_is_short(code, monkeypatch):
     assert len(code.splitlines()) <= 15
     monkeypatch.chdir(ROOT)
     exec(compile(code, "example", "exec"), {})
+
+
+def test_the_measured_table_is_that_of_the_records():
+    text = (ROOT / "docs/records/readme.jsonl").read_text(encoding="utf-8")
+    found = {}
+    for record in map(json.loads, text.splitlines()):
+        found.setdefault((record["task"], record["deltas"][0]["kind"]), []).append(record)
+    rows = []
+    for (task, kind), records in found.items():
+        values = [record["value"] for record in records]
+        counts = records[0]["trainable"]
+        assert len({(record["init_seed"], record["data_seed"]) for record in records}) == len(records)
+        numbers = f"{statistics.mean(values):.3f} | {statistics.stdev(values):.3f} | {len(values)}"
+        rows.append(f"| {task} | {kind} | {counts[kind]:,} + head {counts['Head']:,} | {records[0]['metric']} | {numbers} |")
+    shown = re.findall(r"^\| glue/.*$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+    assert shown == rows
