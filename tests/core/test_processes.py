@@ -59,3 +59,6 @@ def test_two_processes_do_what_one_does():
 
 if __name__ == "__main__":
     sys.stdout.write(json.dumps(train()))
+    sys.stdout.flush()
+    # Without it the threads of the process group may outlive the interpreter, which then aborts.
+    torch.distributed.destroy_process_group()

@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 
 from deltatune.core.backbone import BackboneConfig
-from deltatune.core.data import Example, TaskConfig, build_task
+from deltatune.core.data import Example, TaskConfig, build_task, few_shots
 from deltatune.core.delta import BitFit, Full, LoRA, Prefix
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.train import TrainConfig
-from deltatune.core.tuning import TaskChoice, TuneConfig, few_shots
+from deltatune.core.tuning import TaskChoice, TuneConfig
 
 
 def classes(count):

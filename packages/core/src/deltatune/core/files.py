@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from deltatune.core.errors import DeltatuneError
 
@@ -46,6 +49,39 @@ def _put(target: Path, path: Path, aside: Path) -> None:
     except OSError:
         aside.replace(path)
         raise
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the folder `path` against other processes, by a file `.<name>.lock` beside it that says who holds it.
+
+    A lock whose process is gone, killed for instance, is taken over.
+
+    Raises:
+        DeltatuneError: a living process holds it.
+    """
+    lock, own = path.parent / f".{path.name}.lock", {"pid": os.getpid(), "started": psutil.Process().create_time()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if lock.exists() and (holder := _living(lock)) is not None:
+            raise DeltatuneError(f"{path} is in use by process {holder}; wait for it, or choose another --out_dir")
+        lock.write_text(json.dumps(own), encoding="utf-8")
+    except OSError as error:
+        raise DeltatuneError(f"cannot write {path}: {error.strerror}; choose another --out_dir") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _living(lock: Path) -> int | None:
+    """The process that wrote `lock`, if it still runs; a number that the system has given to another process does not count."""
+    try:
+        holder = json.loads(lock.read_text(encoding="utf-8"))
+        alive = psutil.Process(holder["pid"]).create_time() == holder["started"] and holder["pid"] != os.getpid()
+        return int(holder["pid"]) if alive else None
+    except (ValueError, KeyError, TypeError, psutil.NoSuchProcess):
+        return None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from deltatune.core import checkpoint
 from deltatune.core.backbone import Backbone, BackboneConfig
-from deltatune.core.data import Task, build_task, kshot, load_task, shuffled_orders
+from deltatune.core.data import Task, few_shots, load_task
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt, Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
+from deltatune.core.files import held
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.metrics import higher_is_better
@@ -62,26 +63,6 @@ class TaskChoice:
 
     def _whole(self) -> Task:
         return load_task(self.task, self.data_dir, max_train=self.max_train, max_dev=self.max_dev, max_test=self.max_test)
-
-
-def few_shots(task: Task, shots: int, seed: int) -> Task:
-    """`task` with `shots` training and as many development examples of each class, all drawn from its training examples (combos).
-
-    Raises:
-        DeltatuneError: a class has fewer than twice as many.
-    """
-    if shots < 1:
-        raise DeltatuneError(f"--shots must be at least 1, got {shots}")
-    middle = sum(task.regression) / 2 if task.regression else 0.0
-    classes = [str(e.label >= middle) if isinstance(e.label, float) else str(e.label) for e in task.train]
-    for name in dict.fromkeys(classes):
-        if classes.count(name) < 2 * shots:
-            raise DeltatuneError(
-                f"--shots {shots}: class {name} of {task.name} has {classes.count(name)} examples, {2 * shots} are needed"
-            )
-    sample = kshot(classes, shuffled_orders(len(classes), [seed])[seed], shots)
-    train, dev = (tuple(task.train[row] for row in rows) for rows in sample)
-    return build_task(task.config, train, dev, task.test, [*task.notes, f"{shots} examples a class, sample seed {seed}"])
 
 
 @dataclass(frozen=True)
@@ -248,23 +229,24 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
         return {**there, "already_finished": True}
     tuned, form, task = prepare(config)
     facts = {**about, **_facts(config, tuned, task)}
-    folder.begin(facts, config_yaml, overwrite)
-    started = time.perf_counter()
-    described = {"task": config.task.task, "labels": list(task.labels), "metric": form.metric, "form": tuned.backbone.form}
+    with held(out_dir):
+        folder.begin(facts, config_yaml, overwrite)
+        started = time.perf_counter()
+        described = {"task": config.task.task, "labels": list(task.labels), "metric": form.metric, "form": tuned.backbone.form}
 
-    def snapshot(step: int, values: Mapping[str, Tensor]) -> None:
-        checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**described, "step": step})
+        def snapshot(step: int, values: Mapping[str, Tensor]) -> None:
+            checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**described, "step": step})
 
-    hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
-    resume = folder.state if (folder.state / "state.pt").exists() else None
-    result = tune_prepared(config, tuned, form, task, hooks, resume)
-    step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
-    checkpoint.save(out_dir / "delta", tuned, {**described, "step": step}, result.weights)
-    facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3), "step": step}
-    final = {split: scores.numbers() for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
-    records = list(_records(config, facts, result, final, step))
-    folder.finish({**facts, "scores": final}, records)
-    return {**facts, "scores": final}
+        hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
+        resume = folder.state if (folder.state / "state.pt").exists() else None
+        result = tune_prepared(config, tuned, form, task, hooks, resume)
+        step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
+        checkpoint.save(out_dir / "delta", tuned, {**described, "step": step}, result.weights)
+        facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3)}
+        final = {split: scores.numbers() for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
+        facts |= {"step": step, "scores": final}
+        folder.finish(facts, list(_records(config, facts, result, final, step)))
+        return facts
 
 
 def _facts(config: TuneConfig, tuned: Tuned, task: Task) -> dict[str, Any]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from deltatune.core.data.config import TaskConfig, read_task_file
-from deltatune.core.data.fewshot import SEEDS, Sample, kshot, sample_by_class, shuffled_orders
+from deltatune.core.data.fewshot import SEEDS, Sample, few_shots, kshot, sample_by_class, shuffled_orders
 from deltatune.core.data.fewshot_write import Checksums, Draw, WrittenSample, verify_checksums, write_fewshot
 from deltatune.core.data.load import load_task
 from deltatune.core.data.names import builtin_task, task_names
@@ -25,6 +25,7 @@ __all__ = [
     "as_text",
     "build_task",
     "builtin_task",
+    "few_shots",
     "kshot",
     "load_task",
     "read_task_file",

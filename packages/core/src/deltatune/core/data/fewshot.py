@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deltatune.core.data.task import Task, build_task
 from deltatune.core.errors import DeltatuneError
 
 SEEDS = (100, 13, 21, 42, 87)
@@ -86,6 +87,26 @@ def sample_by_class(train_labels: Sequence[str], dev_labels: Sequence[str], shot
 
     dev = drawn(dev_labels)
     return Sample(drawn(train_labels), dev)
+
+
+def few_shots(task: Task, shots: int, seed: int) -> Task:
+    """`task` with `shots` training and as many development examples of each class, all drawn from its training examples.
+
+    Raises:
+        DeltatuneError: a class has fewer than twice as many.
+    """
+    if shots < 1:
+        raise DeltatuneError(f"--shots must be at least 1, got {shots}")
+    middle = sum(task.regression) / 2 if task.regression else 0.0
+    classes = [str(e.label >= middle) if isinstance(e.label, float) else str(e.label) for e in task.train]
+    for name in dict.fromkeys(classes):
+        if classes.count(name) < 2 * shots:
+            raise DeltatuneError(
+                f"--shots {shots}: class {name} of {task.name} has {classes.count(name)} examples, {2 * shots} are needed"
+            )
+    sample = kshot(classes, shuffled_orders(len(classes), [seed])[seed], shots)
+    train, dev = (tuple(task.train[row] for row in rows) for rows in sample)
+    return build_task(task.config, train, dev, task.test, [*task.notes, f"{shots} examples a class, sample seed {seed}"])
 
 
 def _generator(seed: int) -> np.random.RandomState:
