@@ -203,6 +203,8 @@ def combine_files(paths: Sequence[Path], coefficients: Sequence[float]) -> Saved
         for key in ("deltas", "names"):
             if about[key] != abouts[0][key]:
                 raise DeltatuneError(f"combine: {folder} has other {key} than {folders[0]}; take deltas of one kind and size")
+        if about["base"]["digest"] != abouts[0]["base"]["digest"]:
+            raise DeltatuneError(f"combine: {folder} was tuned on another base than {folders[0]}; take deltas of one base")
     files = [_open(folder / TENSORS) for folder in folders]
     weights = {}
     for name in abouts[0]["names"]:

@@ -230,7 +230,8 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
     tuned, form, task = prepare(config)
     facts = {**about, **_facts(config, tuned, task)}
     with held(out_dir):
-        folder.begin(facts, config_yaml, overwrite)
+        if not folder.begin(facts, config_yaml, overwrite):  # another process finished it meanwhile
+            return {**(folder.finished() or facts), "already_finished": True}
         started = time.perf_counter()
         described = {"task": config.task.task, "labels": list(task.labels), "metric": form.metric, "form": tuned.backbone.form}
 
