@@ -11,6 +11,7 @@ import pytest
 
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import held, read_json, read_text, replacing, write_json, write_text
+from deltatune.core.run import RunFolder, append_records, read_records
 
 
 def names(folder):
@@ -86,3 +87,11 @@ def test_a_bad_file_is_one_line(content, message, tmp_path):
         (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DeltatuneError, match=message):
         read_json(tmp_path / "a.json")
+
+
+def test_finishing_a_run_keeps_what_was_scored_on_the_way(tmp_path):
+    folder = RunFolder(tmp_path / "run", "digest")
+    assert folder.begin({}, "")
+    append_records(tmp_path / "run" / "records.jsonl", [{"kind": "evaluation", "value": 1}, {"kind": "curve", "value": 2}])
+    folder.finish({}, [{"kind": "result", "value": 3}])
+    assert [record["value"] for record in read_records(tmp_path / "run")] == [3, 1]

@@ -95,7 +95,10 @@ class RunFolder:
 
     def finish(self, about: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
         """Write the records, mark the run as finished and remove its state."""
-        append_records(self.path / "records.jsonl", records, fresh=True)
+        file = self.path / "records.jsonl"
+        # Snapshots may have been scored while the run was under way.
+        scored = [record for record in read_records(file) if record.get("kind") == "evaluation"] if file.exists() else []
+        append_records(file, [*records, *scored], fresh=True)
         write_json(self.path / "run.json", {**about, **self._constants(), "status": "finished"})
         shutil.rmtree(self.state, ignore_errors=True)
 
