@@ -27,7 +27,8 @@ from deltatune.core.delta import BitFit, DeltaConfig, Full, Houlsby, LoRA
 from deltatune.core.files import read_json, write_text
 from deltatune.core.run import read_records
 from deltatune.core.train import TrainConfig
-from deltatune.core.tuning import TaskChoice, TuneConfig, tune_to
+from deltatune.core.tune_config import TaskChoice, TuneConfig
+from deltatune.core.tuning import tune_to
 
 FOLDER = {"chemprot": "domain", "acl-arc": "domain", "scicite": "domain", "scierc": "domain"}
 DELTAS: dict[str, DeltaConfig] = {"LoRA": LoRA(), "Houlsby": Houlsby(), "BitFit": BitFit(), "Full": Full()}

@@ -12,7 +12,7 @@ from deltatune.core.delta import BitFit, Full, LoRA, Prefix
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.train import TrainConfig
-from deltatune.core.tuning import TaskChoice, TuneConfig
+from deltatune.core.tune_config import TaskChoice, TuneConfig
 
 
 def classes(count):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from deltatune.core.loading import load_backbone
     from deltatune.core.sites import Sites, read_sites
     from deltatune.core.train import History, TrainConfig, fit
-    from deltatune.core.tuning import TaskChoice, TuneConfig, tune
+    from deltatune.core.tune_config import TaskChoice, TuneConfig
+    from deltatune.core.tuning import tune
     from deltatune.core.weights import (
         Weights,
         add,
@@ -42,7 +43,8 @@ _HOMES = {
     "loading": ("load_backbone",),
     "sites": ("Sites", "read_sites"),
     "train": ("History", "TrainConfig", "fit"),
-    "tuning": ("TaskChoice", "TuneConfig", "tune"),
+    "tune_config": ("TaskChoice", "TuneConfig"),
+    "tuning": ("tune",),
     "weights": ("Weights", "add", "combine", "cosine", "difference", "distance", "flatten", "lerp", "unflatten"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -16,7 +16,7 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
-from deltatune.core.tuning import TaskChoice
+from deltatune.core.tune_config import TaskChoice
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,91 +14,18 @@ import torch
 from torch import Tensor
 
 from deltatune.core import checkpoint
-from deltatune.core.backbone import Backbone, BackboneConfig
-from deltatune.core.data import Task, few_shots, load_task
-from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt, Tuned, attach
+from deltatune.core.backbone import Backbone
+from deltatune.core.data import Task
+from deltatune.core.delta import Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
 from deltatune.core.files import held
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.metrics import higher_is_better
-from deltatune.core.resume import REPORTING
-from deltatune.core.run import RunFolder, digest_of, plain
-from deltatune.core.train import History, Hooks, TrainConfig, fit
-
-# Starting points that train on small and base models; the papers' own rates are in their packages' configurations.
-LEARNING_RATES: dict[type[DeltaConfig], float] = {Full: 5e-5, LoRA: 1e-3, Houlsby: 1e-3, Prefix: 1e-2, SoftPrompt: 1e-2}
-
-
-@dataclass(frozen=True)
-class TaskChoice:
-    """Which examples.
-
-    Args:
-        task: a built-in name such as glue/rte, or a YAML task file.
-        data_dir: the root of task folders, or the folder that holds the files.
-        max_length: longest input in tokens.
-        max_train: use the first N training examples.
-        max_dev: use the first N dev examples.
-        max_test: use the first N test examples.
-        shots: train on this many examples of each class, and take as many others of the training examples for development; texts
-            count as one class, values as two (below and above the middle).
-        sample_seed: of the draw of `shots`.
-    """
-
-    task: str
-    data_dir: Path | None = None
-    max_length: int = 256
-    max_train: int | None = None
-    max_dev: int | None = None
-    max_test: int | None = None
-    shots: int | None = None
-    sample_seed: int = 0
-
-    def load(self) -> Task:
-        """The task with its examples, sampled if so asked."""
-        task = self._whole()
-        return task if self.shots is None else few_shots(task, self.shots, self.sample_seed)
-
-    def _whole(self) -> Task:
-        return load_task(self.task, self.data_dir, max_train=self.max_train, max_dev=self.max_dev, max_test=self.max_test)
-
-
-@dataclass(frozen=True)
-class TuneConfig:
-    """Everything that decides the outcome of one run.
-
-    Args:
-        backbone: the pre-trained model.
-        task: the examples.
-        deltas: what is attached; they act together.
-        train: how long and how; a learning rate of None is chosen by the deltas.
-        init_seed: of the deltas' and the head's initial values.
-        start: a delta folder, a run or RUN@STEP whose values are the start.
-        other_base: allow a start that was tuned on another base.
-    """
-
-    backbone: BackboneConfig
-    task: TaskChoice
-    deltas: tuple[DeltaConfig, ...]
-    train: TrainConfig = field(default_factory=TrainConfig)
-    init_seed: int = 0
-    start: Path | None = None
-    other_base: bool = False
-
-    def identity(self) -> dict[str, Any]:
-        """All settings as plain values; equal for runs that must end equal."""
-        settings = {key: value for key, value in asdict(self).items() if key != "deltas"}
-        for name in REPORTING:
-            del settings["train"][name]
-        return {**plain(settings), "deltas": [delta.describe() for delta in self.deltas]}
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate in force: the one given, or the smallest that the deltas ask for."""
-        given = self.train.optimizer.lr
-        return given if given is not None else min(LEARNING_RATES.get(type(delta), 1e-3) for delta in self.deltas)
+from deltatune.core.run import RunFolder, digest_of
+from deltatune.core.train import History, Hooks, fit
+from deltatune.core.tune_config import TuneConfig
 
 
 @dataclass

@@ -15,7 +15,8 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.train import TrainConfig
-from deltatune.core.tuning import TaskChoice, TuneConfig, tune_to
+from deltatune.core.tune_config import TaskChoice, TuneConfig
+from deltatune.core.tuning import tune_to
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 

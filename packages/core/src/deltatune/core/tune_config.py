@@ -1,0 +1,87 @@
+"""Everything that decides the outcome of one tuning run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deltatune.core.backbone import BackboneConfig
+from deltatune.core.data import Task, few_shots, load_task
+from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt
+from deltatune.core.resume import REPORTING
+from deltatune.core.run import plain
+from deltatune.core.train import TrainConfig
+
+# Starting points that train on small and base models; the papers' own rates are in their packages' configurations.
+LEARNING_RATES: dict[type[DeltaConfig], float] = {Full: 5e-5, LoRA: 1e-3, Houlsby: 1e-3, Prefix: 1e-2, SoftPrompt: 1e-2}
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """Which examples.
+
+    Args:
+        task: a built-in name such as glue/rte, or a YAML task file.
+        data_dir: the root of task folders, or the folder that holds the files.
+        max_length: longest input in tokens.
+        max_train: use the first N training examples.
+        max_dev: use the first N dev examples.
+        max_test: use the first N test examples.
+        shots: train on this many examples of each class, and take as many others of the training examples for development; texts
+            count as one class, values as two (below and above the middle).
+        sample_seed: of the draw of `shots`.
+    """
+
+    task: str
+    data_dir: Path | None = None
+    max_length: int = 256
+    max_train: int | None = None
+    max_dev: int | None = None
+    max_test: int | None = None
+    shots: int | None = None
+    sample_seed: int = 0
+
+    def load(self) -> Task:
+        """The task with its examples, sampled if so asked."""
+        task = self._whole()
+        return task if self.shots is None else few_shots(task, self.shots, self.sample_seed)
+
+    def _whole(self) -> Task:
+        return load_task(self.task, self.data_dir, max_train=self.max_train, max_dev=self.max_dev, max_test=self.max_test)
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Everything that decides the outcome of one run.
+
+    Args:
+        backbone: the pre-trained model.
+        task: the examples.
+        deltas: what is attached; they act together.
+        train: how long and how; a learning rate of None is chosen by the deltas.
+        init_seed: of the deltas' and the head's initial values.
+        start: a delta folder, a run or RUN@STEP whose values are the start.
+        other_base: allow a start that was tuned on another base.
+    """
+
+    backbone: BackboneConfig
+    task: TaskChoice
+    deltas: tuple[DeltaConfig, ...]
+    train: TrainConfig = field(default_factory=TrainConfig)
+    init_seed: int = 0
+    start: Path | None = None
+    other_base: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """All settings as plain values; equal for runs that must end equal."""
+        settings = {key: value for key, value in asdict(self).items() if key != "deltas"}
+        for name in REPORTING:
+            del settings["train"][name]
+        return {**plain(settings), "deltas": [delta.describe() for delta in self.deltas]}
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate in force: the one given, or the smallest that the deltas ask for."""
+        given = self.train.optimizer.lr
+        return given if given is not None else min(LEARNING_RATES.get(type(delta), 1e-3) for delta in self.deltas)
