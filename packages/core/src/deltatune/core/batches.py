@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,20 @@ class MicroBatch(NamedTuple):
     weight: float
     rows: int
     length: int
+
+
+class BatchSource(Protocol):
+    """What `fit` takes its batches from: `Batches`, or a stream."""
+
+    @property
+    def size(self) -> int:
+        """Examples of an epoch; 0 where there are no epochs."""
+
+    def per_epoch(self, accumulation: int = 1) -> int:
+        """See `Batches.per_epoch`."""
+
+    def micro_batches(self, step: int, accumulation: int = 1, rank: int = 0, world: int = 1) -> list[MicroBatch]:
+        """See `Batches.micro_batches`; the batches of any update can be had at any time and again."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,11 @@ class Batches(Generic[Feature]):
             raise DeltatuneError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.token_budget is not None and self.token_budget < 1:
             raise DeltatuneError(f"token_budget must be at least 1 or null, got {self.token_budget}")
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.features)
 
     def per_epoch(self, accumulation: int = 1) -> int:
         """Updates per epoch, the last of which may hold fewer than `accumulation` micro-batches."""

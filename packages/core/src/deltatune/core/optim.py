@@ -136,13 +136,15 @@ class OptimizerConfig:
     """How trainable tensors are updated.
 
     Args:
-        name: adamw, or adafactor with a fixed rate (no parameter scaling, no relative step, no momentum).
+        name: adamw, or adafactor with a fixed rate (no relative step, no momentum).
         lr: highest learning rate; null where the deltas choose it (`deltatune tune`).
         betas: decay of AdamW's running averages of gradient and squared gradient.
         eps: added to AdamW's denominator.
         weight_decay: decoupled decay, a fraction per update and unit of learning rate.
         no_decay: a tensor whose name contains one of these is never decayed.
-        schedule: constant, or linear: down to 0 at the last update.
+        scale_parameter: Adafactor's rate is relative to the size of each tensor.
+        schedule: constant, or linear: down to `floor` at the last update.
+        floor: share of the rate at which a linear schedule ends.
         warmup: updates of linear rise from 0; a number below 1 with a decimal point is a fraction of all updates.
         max_grad_norm: joint L2 norm to which the gradients are scaled down; null switches it off.
     """
@@ -153,7 +155,9 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     no_decay: tuple[str, ...] = ("bias", "LayerNorm.weight", "layer_norm.weight")
+    scale_parameter: bool = False
     schedule: Literal["constant", "linear"] = "linear"
+    floor: float = 0.0
     warmup: int | float = 0
     max_grad_norm: float | None = 1.0
 
@@ -165,6 +169,10 @@ class OptimizerConfig:
             value = getattr(self, field)
             if value is not None and not 0.0 <= value < math.inf:
                 raise DeltatuneError(f"optimizer.{field} must be a number from 0, got {getattr(self, field)}")
+        if not 0.0 <= self.floor <= 1.0:
+            raise DeltatuneError(f"optimizer.floor must be from 0 to 1, got {self.floor}")
+        if self.scale_parameter and self.name != "adafactor":
+            raise DeltatuneError(f"optimizer.scale_parameter belongs to adafactor, and optimizer.name is {self.name}")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise DeltatuneError(f"optimizer.betas must be from 0 and below 1, got {self.betas}")
         if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1.0):
@@ -189,13 +197,15 @@ class OptimizerConfig:
 def schedule(config: OptimizerConfig, step: int, total: int) -> float:
     """The multiple of `config.lr` that update `step` (from 0) of `total` uses, in [0, 1].
 
-    With W warm-up updates and T in total it is t / W for t < W, then 1 (constant) or (T - t) / (T - W) (linear): the
-    convention of the transformers library, whose linear form without warm-up is max(0, (T - t) / T).
+    With W warm-up updates, T in total and the floor f it is t / W for t < W, then 1 (constant) or f + (1 - f) (T - t) / (T - W)
+    (linear): the convention of the transformers library, whose linear form without warm-up is max(0, (T - t) / T).
     """
     warmup = config.warmup if isinstance(config.warmup, int) else math.ceil(config.warmup * total)
     if step < warmup:
         return step / warmup
-    return 1.0 if config.schedule == "constant" else max(0.0, (total - step) / max(1, total - warmup))
+    if config.schedule == "constant":
+        return 1.0
+    return config.floor + (1.0 - config.floor) * max(0.0, (total - step) / max(1, total - warmup))
 
 
 def build_optimizer(named_params: Mapping[str, Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -216,7 +226,7 @@ def build_optimizer(named_params: Mapping[str, Tensor], config: OptimizerConfig)
     both = ((decayed, config.weight_decay), (kept, 0.0))
     groups = [{"params": tensors, "weight_decay": decay} for tensors, decay in both if tensors]
     if config.name == "adafactor":
-        return Adafactor(groups, lr=config.rate)
+        return Adafactor(groups, lr=config.rate, scale_parameter=config.scale_parameter)
     # One fused kernel per group, elementwise and in a fixed order: 5 times faster on CPU than the loop over tensors.
     fused = {tensor.device.type for tensor in named_params.values()} <= {"cpu", "cuda"}
     return torch.optim.AdamW(groups, lr=config.rate, betas=config.betas, eps=config.eps, fused=fused)

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor
 
-from deltatune.core.batches import Batch, Batches, MicroBatch, derived_seed
+from deltatune.core.batches import Batch, Batches, BatchSource, MicroBatch, derived_seed
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.optim import build_optimizer, schedule
 from deltatune.core.progress import ProgressBar
@@ -85,7 +85,7 @@ class History:
 def fit(
     loss: Callable[[Batch], Tensor],
     params: Mapping[str, Tensor],
-    batches: Batches[Any],
+    batches: BatchSource,
     config: TrainConfig,
     *,
     evaluate: Callable[[], float] | None = None,
@@ -152,7 +152,7 @@ def fit(
 class _Run:
     """The moving parts of one call of `fit`."""
 
-    def __init__(self, params: Mapping[str, Tensor], batches: Batches[Any], config: TrainConfig) -> None:
+    def __init__(self, params: Mapping[str, Tensor], batches: BatchSource, config: TrainConfig) -> None:
         self.params, self.batches, self.config = dict(params), batches, config
         self.optimizer = build_optimizer(self.params, config.optimizer)
         self.device = next(iter(self.params.values())).device
@@ -259,7 +259,7 @@ class _Run:
         return {name: tensor.detach().clone() for name, tensor in self.params.items()}
 
     def _identity(self) -> dict[str, Any]:
-        return {**asdict(self.config), "examples": len(self.batches.features)}
+        return {**asdict(self.config), "examples": self.batches.size}
 
     def save(self, folder: Path) -> None:
         """Write everything the rest of the run depends on."""
