@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import weakref
+from importlib.metadata import version
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from deltatune.core import checkpoint
-from deltatune.core.checkpoint import ABOUT, CONFIG, TENSORS, Saved, combine_files, load, locate, read, save, write
+from deltatune.core.checkpoint import ABOUT, CONFIG, TENSORS, load, locate, read, save
 from deltatune.core.delta import BitFit, Full, Head, Houlsby, LoRA, Modules, Prefix, SoftPrompt, attach
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.weights import combine
 
 COMPOSITIONS = {
     "prompt and adapter": (SoftPrompt(2), Houlsby(width=3)),
@@ -222,8 +221,13 @@ def test_values_are_read_as_float32(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"deltatune_format": 2}, "deltatune_format is 2 and this version reads 1; update deltatune"),
-        ({"deltatune_format": "1"}, "deltatune_format is '1'"),
+        (
+            {"deltatune_format": 2, "deltatune": "9.1.0"},
+            "deltatune_format is 2, written by deltatune 9.1.0, and this deltatune 0.1.0",
+        ),
+        ({"deltatune_format": 2}, "reads formats up to 1; update deltatune"),
+        ({"deltatune_format": "1"}, "deltatune_format is '1', which no version writes"),
+        ({"deltatune_format": 0}, "deltatune_format is 0, which no version writes"),
         ({"names": ["roberta.gone"]}, "names roberta.gone, which"),
         ({"deltas": [{"kind": "IA3"}]}, "unknown delta 'IA3'"),
         ({"deltas": [{"kind": "LoRA", "depth": 3}]}, "does not take these settings"),
@@ -235,6 +239,16 @@ def test_records_that_this_version_cannot_read_are_refused(changes, reason, fold
     with pytest.raises(DeltatuneError, match=re.escape(reason)) as error:
         read(folder)
     assert "\n" not in str(error.value)
+
+
+def test_older_formats_are_read(folder, monkeypatch):
+    expected = read(folder)
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    assert read(folder).configs == expected.configs
+    record = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    assert (record["deltatune_format"], record.pop("deltatune")) == (1, version("deltatune-core"))
+    (folder / ABOUT).write_text(json.dumps(record), encoding="utf-8")  # as the first files were, which did not say who wrote them
+    assert read(folder).configs == expected.configs
 
 
 def test_a_record_of_something_else_is_refused(folder):
@@ -272,77 +286,3 @@ def test_an_adapter_of_peft_is_sent_to_import(folder):
     (folder / ABOUT).unlink()
     with pytest.raises(DeltatuneError, match="a PEFT adapter, not a delta folder; run `deltatune import"):
         read(folder)
-
-
-@pytest.fixture
-def three(lora, stir, tmp_path):
-    paths = [tmp_path / name for name in "abc"]
-    for seed, path in enumerate(paths):
-        stir(lora, seed=seed)
-        save(path, lora, {"seed": seed})
-    return paths
-
-
-def test_combined_files_are_combined_weights(three, tmp_path, tiny):
-    coefficients = [0.5, -1.25, 2.0]
-    saved = combine_files(three, coefficients)
-    expected = combine([read(path).weights for path in three], coefficients)
-    assert list(saved.weights) == list(expected)
-    assert all(torch.equal(saved.weights[name], expected[name]) for name in expected)
-    assert [(item["path"], item["coefficient"]) for item in saved.about["combined"]] == [
-        (str(path), c) for path, c in zip(three, coefficients, strict=True)
-    ]
-    write(tmp_path / "sum", saved)
-    loaded = load(tmp_path / "sum", tiny("roberta-head"))
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.weights().items())
-    config = json.loads((tmp_path / "sum" / CONFIG).read_text(encoding="utf-8"))
-    assert config["target_modules"] == sorted({name.split(".lora_")[0] for name in loaded.weights() if ".lora_" in name})
-    single = combine_files(three[:1], [1.0])
-    assert all(torch.equal(single.weights[name], tensor) for name, tensor in read(three[0]).weights.items())
-
-
-def test_combining_files_holds_one_tensor_of_each(three, monkeypatch):
-    alive, most, taken = weakref.WeakSet(), [], []
-
-    class Spy:
-        def __init__(self, file):
-            self.file = file
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def get_tensor(self, name):
-            tensor = self.file.get_tensor(name)
-            alive.add(tensor)
-            taken.append(name)
-            most.append(len(alive))
-            return tensor
-
-    opened = checkpoint._open
-    monkeypatch.setattr(checkpoint, "_open", lambda path: Spy(opened(path)))
-    saved = combine_files(three, [1.0, 2.0, 3.0])
-    assert taken == [name for key in saved.weights for name in [checkpoint.PREFIX + key] * 3]
-    assert max(most) <= len(three)
-
-
-def test_what_does_not_fit_together_is_not_combined(three, tiny, tmp_path):
-    def other(name, *configs, model="roberta-head"):
-        save(tmp_path / name, attach(tiny(model), *configs))
-        return tmp_path / name
-
-    for path, what in ((other("h", Houlsby(width=2)), "deltas"), (other("r", LoRA(rank=3)), "deltas")):
-        with pytest.raises(DeltatuneError, match=f"{path} has other {what} than"):
-            combine_files([three[0], path], [0.5, 0.5])
-    with pytest.raises(DeltatuneError, match="has other names than"):
-        combine_files([three[0], other("bert", LoRA(rank=2), model="bert-head")], [0.5, 0.5])
-    saved = read(three[1])
-    wide = {**saved.weights, "classifier.out_proj.bias": torch.zeros(5)}
-    write(tmp_path / "w", Saved(wide, saved.configs, saved.base, saved.head))
-    with pytest.raises(DeltatuneError, match=r"classifier\.out_proj\.bias has shapes \(3,\), \(5,\)"):
-        combine_files([three[0], tmp_path / "w"], [0.5, 0.5])
-    for paths, coefficients in (([], []), (three, [1.0])):
-        with pytest.raises(DeltatuneError, match="one coefficient for each"):
-            combine_files(paths, coefficients)
-    (three[2] / TENSORS).write_bytes((three[1] / TENSORS).read_bytes())
-    with pytest.raises(DeltatuneError, match="not the one that was saved"):
-        combine_files(three, [1.0, 1.0, 1.0])

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from deltatune.core.backbone import Backbone
 from deltatune.core.delta import DELTAS, DeltaConfig, Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, replacing, write_json
-from deltatune.core.weights import Weights, weighted_sum
+from deltatune.core.weights import Weights
 
 FORMAT = 1
 TENSORS, CONFIG, ABOUT = "adapter_model.safetensors", "adapter_config.json", "deltatune.json"
@@ -43,6 +44,7 @@ class Saved:
         head: names of the task head's tensors.
         about: what the run added: task, labels, step, score, ....
         path: where it was read.
+        digest: sha256 of the tensor file that it was read from.
     """
 
     weights: dict[str, Tensor]
@@ -51,6 +53,7 @@ class Saved:
     head: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    digest: str | None = None
 
 
 def save(path: Path, tuned: Tuned, about: Mapping[str, Any] | None = None, weights: Weights | None = None) -> None:
@@ -89,6 +92,7 @@ def write(path: Path, saved: Saved) -> None:
             folder / ABOUT,
             {
                 "deltatune_format": FORMAT,
+                "deltatune": _version(),
                 "deltas": [config.describe() for config in saved.configs],
                 "base": saved.base,
                 "names": list(saved.weights),
@@ -106,30 +110,51 @@ def read(path: Path) -> Saved:
         DeltatuneError: missing, truncated, tampered with, of a newer format, or not finite.
     """
     folder = locate(path)
-    about = _describe(folder)
+    about = describe(folder)
     stored = read_tensors(folder / TENSORS)
     weights = {name: stored[PREFIX + name] for name in about["names"]}
     require_finite(weights, str(folder))
-    return Saved(weights, _configs(folder, about), about["base"], tuple(about["head"]), about["about"], folder)
+    head, digest = tuple(about["head"]), about["tensors_sha256"]
+    return Saved(weights, configs_of(folder, about), about["base"], head, about["about"], folder, digest)
 
 
-def _describe(folder: Path) -> dict[str, Any]:
-    """The content of `deltatune.json`, if this version reads it and the tensors beside it are those it was written with."""
+def describe(folder: Path) -> dict[str, Any]:
+    """The content of `deltatune.json`, if this version reads it and the tensors beside it are those it was written with.
+
+    Raises:
+        DeltatuneError: missing, incomplete, of a newer format, or beside other tensors.
+    """
     about = read_json(folder / ABOUT)
     for key in ("deltatune_format", "deltas", "base", "names", "head", "tensors_sha256", "about"):
         if not isinstance(about, dict) or key not in about:
             raise DeltatuneError(f"{folder / ABOUT}: not written by deltatune, it has no '{key}'; restore the file")
-    if about["deltatune_format"] != FORMAT:
-        raise DeltatuneError(
-            f"{folder / ABOUT}: deltatune_format is {about['deltatune_format']!r} and this version reads {FORMAT}; "
-            "update deltatune or save the delta again"
-        )
+    _require_format(folder / ABOUT, about)
     if _sha256(folder / TENSORS) != about["tensors_sha256"]:
         raise DeltatuneError(f"{folder / TENSORS}: the file is not the one that was saved (its digest differs); restore it")
-    held = set(_open(folder / TENSORS).keys())
+    held = set(open_tensors(folder / TENSORS).keys())
     if lost := [name for name in about["names"] if PREFIX + name not in held]:
         raise DeltatuneError(f"{folder / ABOUT}: names {lost[0]}, which {TENSORS} does not hold; restore the file")
     return dict(about)
+
+
+def _require_format(path: Path, about: Mapping[str, Any]) -> None:
+    """Require a format that this version reads: its own and all below."""
+    found = about["deltatune_format"]
+    if not isinstance(found, int) or found < 1:
+        raise DeltatuneError(f"{path}: deltatune_format is {found!r}, which no version writes; restore the file")
+    if found > FORMAT:
+        writer = f"deltatune {about['deltatune']}" if "deltatune" in about else "a newer deltatune"
+        raise DeltatuneError(
+            f"{path}: deltatune_format is {found}, written by {writer}, and this deltatune {_version()} reads "
+            f"formats up to {FORMAT}; update deltatune"
+        )
+
+
+def _version() -> str:
+    try:
+        return version("deltatune-core")
+    except PackageNotFoundError:  # a source tree on the path, not installed
+        return "of unknown version"
 
 
 def load(path: Path, backbone: Backbone, other_base: bool = False) -> Tuned:
@@ -189,45 +214,19 @@ def locate(path: Path) -> Path:
     raise DeltatuneError(f"{path}: no delta here (looked for {ABOUT} and delta/{ABOUT}); give a run, RUN@STEP or a delta folder")
 
 
-def combine_files(paths: Sequence[Path], coefficients: Sequence[float]) -> Saved:
-    """The weighted sum of delta folders of one kind, one tensor of each file in memory at a time.
-
-    Raises:
-        DeltatuneError: a damaged folder; other kinds, names or shapes; unequal lengths.
-    """
-    if not paths or len(paths) != len(coefficients):
-        raise DeltatuneError(f"combine: {len(paths)} deltas and {len(coefficients)} coefficients; give one coefficient for each")
-    folders = [locate(path) for path in paths]
-    abouts = [_describe(folder) for folder in folders]
-    for folder, about in zip(folders, abouts, strict=True):
-        for key in ("deltas", "names"):
-            if about[key] != abouts[0][key]:
-                raise DeltatuneError(f"combine: {folder} has other {key} than {folders[0]}; take deltas of one kind and size")
-        if about["base"]["digest"] != abouts[0]["base"]["digest"]:
-            raise DeltatuneError(f"combine: {folder} was tuned on another base than {folders[0]}; take deltas of one base")
-    files = [_open(folder / TENSORS) for folder in folders]
-    weights = {}
-    for name in abouts[0]["names"]:
-        shapes = {tuple(file.get_slice(PREFIX + name).get_shape()) for file in files}
-        if len(shapes) > 1:
-            raise DeltatuneError(f"combine: {name} has shapes {', '.join(map(str, sorted(shapes)))}; take deltas of one size")
-        weights[name] = weighted_sum((file.get_tensor(PREFIX + name) for file in files), coefficients)
-    about = {"combined": [{"path": str(p), "coefficient": c} for p, c in zip(paths, coefficients, strict=True)]}
-    return Saved(weights, _configs(folders[0], abouts[0]), abouts[0]["base"], tuple(abouts[0]["head"]), about)
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, floating ones as float32.
 
     Raises:
         DeltatuneError: missing, truncated, or another kind of file (a pickle is named as such and never opened).
     """
-    file = _open(path)
+    file = open_tensors(path)
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
-def _configs(folder: Path, about: Mapping[str, Any]) -> tuple[DeltaConfig, ...]:
+def configs_of(folder: Path, about: Mapping[str, Any]) -> tuple[DeltaConfig, ...]:
+    """The settings in `about`, the content of the `deltatune.json` in `folder`; errors as `config_from`."""
     return tuple(config_from(item, str(folder / ABOUT)) for item in about["deltas"])
 
 
@@ -247,7 +246,8 @@ def config_from(described: Mapping[str, Any], where: str) -> DeltaConfig:
         raise DeltatuneError(f"{where}: {described['kind']} does not take these settings ({error}); update deltatune") from error
 
 
-def _open(path: Path) -> Any:
+def open_tensors(path: Path) -> Any:
+    """A safetensors file, open for reading one tensor after another; errors as `read_tensors`."""
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
