@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
+import signal
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -18,25 +22,126 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def lock_of(folder, pid):
-    (folder.parent / f".{folder.name}.lock").write_text(
-        json.dumps({"pid": pid, "started": psutil.Process(pid).create_time()}), encoding="utf-8"
-    )
+def in_child(action):
+    """Run `action` in a forked child that then ends without more ado; its process number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return child
 
 
-def test_a_living_process_that_holds_a_folder_is_named(tmp_path):
-    lock_of(tmp_path / "run", os.getppid())
-    with pytest.raises(DeltatuneError, match=f"in use by process {os.getppid()}; wait for it"), held(tmp_path / "run"):
-        pytest.fail("held twice")
-    assert names(tmp_path) == [".run.lock"]
+def test_a_process_that_holds_a_folder_is_named(tmp_path):
+    since = datetime.fromtimestamp(psutil.Process().create_time()).strftime("%Y-%m-%d %H:%M:%S")
+    message = f"in use by process {os.getpid()}, started {since}; wait for it"
+    with held(tmp_path / "run"):
+        assert names(tmp_path) == [".run.lock"]
+        assert list(read_json(tmp_path / ".run.lock")) == ["pid", "started"]  # no name of host or user
+        with pytest.raises(DeltatuneError, match=message), held(tmp_path / "run"):
+            pytest.fail("held twice")
+    assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("left", ['{"pid": 4194304, "started": 0}', '{"pid": 1, "started": 0}', "damaged", '{"pid": "x"}', "[]"])
+@pytest.mark.parametrize("left", ['{"pid": 4194304, "started": 0}', f'{{"pid": {os.getppid()}, "started": 0}}', "damaged", "[]"])
 def test_a_lock_whose_process_is_gone_is_taken_over_and_removed(left, tmp_path):
     (tmp_path / ".run.lock").write_text(left, encoding="utf-8")
     with held(tmp_path / "run"):
-        assert json.loads((tmp_path / ".run.lock").read_text(encoding="utf-8"))["pid"] == os.getpid()
+        assert read_json(tmp_path / ".run.lock")["pid"] == os.getpid()
     assert names(tmp_path) == []
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
+    ready, told = os.pipe()
+
+    def hold():
+        with held(tmp_path / "run"):
+            os.write(told, b".")
+            signal.pause()
+
+    child = in_child(hold)
+    os.read(ready, 1)
+    with pytest.raises(DeltatuneError, match=f"in use by process {child}, started"), held(tmp_path / "run"):
+        pytest.fail("held twice")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert names(tmp_path) == [".run.lock"]
+    with held(tmp_path / "run"):
+        pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("left", [None, '{"pid": 4194304, "started": 0}'])
+def test_of_many_processes_one_takes_the_lock(left, tmp_path):
+    """Each that gets it checks that no other has it: it makes a file that must not be there yet."""
+
+    def strive():
+        for _ in range(40):
+            with suppress(DeltatuneError), held(tmp_path / "run"):
+                try:
+                    (tmp_path / "inside").touch(exist_ok=False)
+                except FileExistsError:
+                    (tmp_path / "two at once").touch()
+                (tmp_path / "got in").touch()
+                (tmp_path / "inside").unlink(missing_ok=True)
+
+    if left is not None:
+        (tmp_path / ".run.lock").write_text(left, encoding="utf-8")
+    for child in [in_child(strive) for _ in range(6)]:
+        os.waitpid(child, 0)
+    assert names(tmp_path) == ["got in"]
+
+
+def test_records_of_processes_at_one_time_are_all_kept(tmp_path):
+    file = tmp_path / "records.jsonl"
+
+    def append(who):
+        for number in range(15):
+            append_records(file, [{"who": who, "number": number}])
+
+    for child in [in_child(partial(append, who)) for who in range(5)]:
+        os.waitpid(child, 0)
+    found = sorted((record["who"], record["number"]) for record in read_records(file))
+    assert found == [(who, number) for who in range(5) for number in range(15)]
+    assert names(tmp_path) == ["records.jsonl"]
+
+
+def test_what_killed_writers_have_left_is_removed(tmp_path):
+    folder = RunFolder(tmp_path / "run", "digest")
+    (tmp_path / "run/.run.json.ab_c1234").mkdir(parents=True)  # killed before there was a run at all
+    assert folder.begin({}, "")
+    assert names(tmp_path / "run") == ["config.yaml", "run.json"]
+    for left in ("run/snapshots/.12.abcdefgh", "run/.delta.00000000", "run/state/.state.pt.zzzzzzzz"):
+        (tmp_path / left).mkdir(parents=True)
+        (tmp_path / left / "half").touch()
+    assert folder.begin({}, "")
+    assert names(tmp_path / "run") == ["config.yaml", "run.json", "snapshots", "state"]
+    assert names(tmp_path / "run/snapshots") == names(tmp_path / "run/state") == []
+    (tmp_path / "run/.records.jsonl.abcdefgh").mkdir()
+    folder.finish({}, [])
+    assert names(tmp_path / "run") == ["config.yaml", "records.jsonl", "run.json", "snapshots"]
+    (tmp_path / "run/state").mkdir()  # killed between the last two things that `finish` does
+    assert not folder.begin({}, "")
+    assert not (tmp_path / "run/state").exists()
+
+
+def test_a_run_that_is_thrown_away_is_no_run_from_the_first_moment(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run", "digest")
+    assert folder.begin({}, "")
+    folder.finish({}, [])
+    (tmp_path / "run/delta").mkdir()
+
+    def killed(path, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.begin({}, "", overwrite=True)
+    assert folder.finished() is None
+    assert folder.begin({}, "")  # goes on without being told again
+    assert names(tmp_path / "run") == ["config.yaml", "run.json"]
 
 
 def test_a_lock_is_removed_after_an_error_too(tmp_path):

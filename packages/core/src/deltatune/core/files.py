@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,36 +55,78 @@ def _put(target: Path, path: Path, aside: Path) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold the folder `path` against other processes, by a file `.<name>.lock` beside it that says who holds it.
+def held(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the file or folder `path` against other processes, by a lock on a file `.<name>.lock` beside it.
 
-    A lock whose process is gone, killed for instance, is taken over.
+    The lock is one of the operating system: it has one owner at a time and ends with its process, however that ends. So
+    no lock is ever stale, and no two processes can both take over from one that was killed. The file says who holds it.
+
+    Args:
+        path: what is held; it need not exist.
+        wait: until it is free.
 
     Raises:
-        DeltatuneError: a living process holds it.
+        DeltatuneError: another process holds it (unless `wait`), or the lock cannot be written.
     """
-    lock, own = path.parent / f".{path.name}.lock", {"pid": os.getpid(), "started": psutil.Process().create_time()}
+    lock = path.parent / f".{path.name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if lock.exists() and (holder := _living(lock)) is not None:
-            raise DeltatuneError(f"{path} is in use by process {holder}; wait for it, or choose another --out_dir")
-        lock.write_text(json.dumps(own), encoding="utf-8")
+        file = _take(lock, wait)
     except OSError as error:
         raise DeltatuneError(f"cannot write {path}: {error.strerror}; choose another --out_dir") from error
+    if file is None:
+        raise DeltatuneError(f"{path} is in use by {_holder(lock)}; wait for it, or choose another --out_dir")
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)  # before it is let go: whoever has opened this file then sees that its name is gone
+        os.close(file)
 
 
-def _living(lock: Path) -> int | None:
-    """The process that wrote `lock`, if it still runs; a number that the system has given to another process does not count."""
+def _take(lock: Path, wait: bool) -> int | None:
+    """The descriptor of the locked file, which now says that this process has it; None if another has it."""
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_at(file, lock):
+                own = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+                os.ftruncate(file, 0)
+                os.write(file, json.dumps(own).encode("ascii"))
+                return file
+            os.close(file)  # its last owner has removed it meanwhile
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except BaseException:
+            os.close(file)
+            raise
+
+
+def _is_at(file: int, path: Path) -> bool:
     try:
-        holder = json.loads(lock.read_text(encoding="utf-8"))
-        alive = psutil.Process(holder["pid"]).create_time() == holder["started"] and holder["pid"] != os.getpid()
-        return int(holder["pid"]) if alive else None
-    except (ValueError, KeyError, TypeError, psutil.NoSuchProcess):
-        return None
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(lock: Path) -> str:
+    try:
+        said = json.loads(lock.read_text(encoding="utf-8"))
+        return f"process {int(said['pid'])}, started {datetime.fromtimestamp(said['started']):%Y-%m-%d %H:%M:%S}"
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # it is just beginning or ending
+        return "another process"
+
+
+def remove_scratch(folder: Path, names: str) -> None:
+    """Remove what writers that were killed have left of files in `folder` whose names match the expression `names`.
+
+    Only for files that no other process may be writing now.
+    """
+    left = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if left.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.files import read_json, read_text, write_json, write_text
+from deltatune.core.files import held, read_json, read_text, remove_scratch, write_json, write_text
 
 _PACKAGES = ("deltatune-core", "torch", "transformers", "accelerate", "safetensors")
 
@@ -79,12 +79,15 @@ class RunFolder:
             DeltatuneError: another run, or something that is no run, is in the folder.
         """
         if overwrite and (self.path / "run.json").exists():
-            shutil.rmtree(self.path)
+            write_json(self.path / "run.json", {"status": "discarded"})  # killed from here on, it is not taken for a run
+        self.tidy()
         if (self.path / "run.json").exists():
             there = read_json(self.path / "run.json")
-            if there.get("config_digest") != self.digest:
+            if there.get("status") == "discarded":
+                self._clear()
+            elif there.get("config_digest") != self.digest:
                 raise DeltatuneError(f"--out_dir {self.path} holds another run; choose another folder, or --overwrite it")
-            if there.get("status") == "finished":
+            elif there.get("status") == "finished":
                 return False
         elif self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
             raise DeltatuneError(f"--out_dir {self.path} is not an empty folder and holds no run; choose another folder")
@@ -96,19 +99,41 @@ class RunFolder:
     def finish(self, about: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
         """Write the records, mark the run as finished and remove its state."""
         file = self.path / "records.jsonl"
-        # Snapshots may have been scored while the run was under way.
-        scored = [record for record in read_records(file) if record.get("kind") == "evaluation"] if file.exists() else []
-        append_records(file, [*records, *scored], fresh=True)
+        with held(file, wait=True):
+            # Snapshots may have been scored while the run was under way.
+            scored = [record for record in read_records(file) if record.get("kind") == "evaluation"] if file.exists() else []
+            _write_records(file, [*records, *scored])
         write_json(self.path / "run.json", {**about, **self._constants(), "status": "finished"})
         shutil.rmtree(self.state, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what a killed process has left behind; the folder must be held."""
+        remove_scratch(self.path, r"run\.json|config\.yaml|delta")
+        remove_scratch(self.path / "snapshots", r"\d+")
+        remove_scratch(self.state, r"state\.pt")
+        if self.finished() is not None:
+            shutil.rmtree(self.state, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """Remove everything but `run.json`."""
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != "run.json":
+                path.unlink()
 
     def _constants(self) -> dict[str, Any]:
         return {"config_digest": self.digest, "versions": versions(), "python": platform.python_version()}
 
 
-def append_records(path: Path, records: Iterable[Mapping[str, Any]], fresh: bool = False) -> None:
-    """Add lines to a records file, as a whole or not at all; `fresh` drops what was there."""
-    before = "" if fresh or not path.exists() else read_text(path)
+def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a records file, as a whole or not at all; processes that do so at one time wait for each other."""
+    with held(path, wait=True):
+        _write_records(path, records, read_text(path) if path.exists() else "")
+
+
+def _write_records(path: Path, records: Iterable[Mapping[str, Any]], before: str = "") -> None:
+    remove_scratch(path.parent, re.escape(path.name))
     write_text(path, before + "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 

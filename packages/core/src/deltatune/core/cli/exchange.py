@@ -13,6 +13,7 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.data import builtin_task, read_task_file
 from deltatune.core.delta import Prefix
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import held
 from deltatune.core.loading import load_backbone
 from deltatune.core.reuse import open_run
 from deltatune.core.run import RunFolder, digest_of
@@ -76,11 +77,12 @@ def import_(
     }
     folder = RunFolder(out_dir, digest_of(settings))
     facts = {"command": "deltatune import", "config": settings, "base": saved.base}
-    if not folder.begin(facts, config_yaml, overwrite):
-        output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
-        return
-    checkpoint.write(out_dir / "delta", replace(saved, about={**saved.about, **{k: v for k, v in described.items() if v}}))
-    folder.finish(facts, [])
+    with held(out_dir):
+        if not folder.begin(facts, config_yaml, overwrite):
+            output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
+            return
+        checkpoint.write(out_dir / "delta", replace(saved, about={**saved.about, **{k: v for k, v in described.items() if v}}))
+        folder.finish(facts, [])
     named = ", ".join(type(delta).__name__ for delta in saved.configs)
     output().print(f"{named} taken from {adapter} into {out_dir}", soft_wrap=True)
     if saved.about.get("imported", {}).get("other_base_name"):
