@@ -88,7 +88,7 @@ def test_crlf_and_byte_order_mark(tmp_path: Path):
         (b"", r"train.tsv is empty"),
         (RTE, r"train.tsv holds no examples"),
         (RTE + "0\ta\tentailment\n", r"train.tsv line 2: 3 columns, expected 4"),
-        (RTE + "0\ta\tb\tentailment\n\n", r"train.tsv line 3: 1 columns, expected 4"),
+        (RTE + "0\ta\tb\tentailment\n\n", r"train.tsv line 3: 1 column, expected 4"),
         (RTE.encode() + b"0\ta\tb\tentailment\n1\tcaf\xe9\td\tentailment\n", r"train.tsv line 3: byte 0xe9 is not utf-8"),
         (RTE + "0\ta\tb\tmaybe\n", r"train.tsv line 2: unknown label 'maybe'; known labels: entailment, not_entailment"),
         (RTE + "0\ta\tb\t\n", r"train.tsv line 2: unknown label ''"),
@@ -250,7 +250,7 @@ def test_a_task_file(tmp_path: Path):
         ("reader: tsv\nmetric: accuracy\ntext_positions: [one]\n", "text_positions must be of type int, got 'one'"),
         ("reader: tsv\nmetric: accuracy\nheader: maybe\n", "header must be true, false or auto, got 'maybe'"),
         ("reader: hub\nmetric: accuracy\n", "reader hub needs `hub`"),
-        ("- a\n", "a task file holds `key: value` lines, got list"),
+        ("- a\n", "expected `key: value` lines, got a list"),
         ("reader: [tsv\n", r"own.yaml line \d: not YAML"),
     ],
 )

@@ -265,17 +265,18 @@ def test_what_the_user_can_mend_is_one_line(toy, line, message):
             b"out_dir: o\nshape:\n  class_path: Disc\n  init_args:\n    radius: 0\n",
             "disc.radius must be above 0, got 0.0",
         ),
-        (b"out_dir: [\n", "the --config file is not YAML: "),
-        (b"- 1\n", "the --config file must hold lines of the form `option: value`"),
-        (b"", "the --config file must hold lines of the form `option: value`"),
-        (b"out_dir: \xff\n", "the --config file is not utf-8 at byte 9; convert it first"),
+        (b"out_dir: [\n", "{file} line 2: not YAML ("),
+        (b"scale: 1\nout_dir: o\nscale: 2\n", "{file} line 3: the key 'scale' stands there twice; keep one of them"),
+        (b"- 1\n", "{file}: expected `key: value` lines, got a list"),
+        (b"", "{file} is empty; write `key: value` lines"),
+        (b"out_dir: \xff\n", "{file} is not utf-8 at byte 9; convert it first"),
         (b"scale: 3\n", "missing --out_dir"),
     ],
 )
 def test_a_bad_config_file_is_one_line(toy, tmp_path, text, message):
     file = tmp_path / "config.yaml"
     file.write_bytes(text)
-    assert _error(toy(f"draw --config {file}")).startswith(f"toy draw: error: {message}")
+    assert _error(toy(f"draw --config {file}")).startswith(f"toy draw: error: {message.replace('{file}', str(file))}")
     assert CALLS == []
 
 

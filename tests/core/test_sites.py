@@ -76,8 +76,9 @@ def test_roles_of_linear_maps():
     ("text", "message"),
     [
         ("a: [", "not YAML"),
-        ("", "not a sites record"),
-        ("- 1", "not a sites record"),
+        ("", "is empty"),
+        ("- 1", "expected `key: value` lines, got a list"),
+        ("stacks: []\nhead: [h]\nstacks: []", "line 3: the key 'stacks' stands there twice"),
         ("embedding: e", "not a sites record .*'stacks'"),
         ("stacks: []", "not a sites record .*'embedding'"),
         ("stacks: []\nembedding: e\nheads: [h]", "not a sites record .*'heads'"),

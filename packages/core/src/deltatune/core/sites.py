@@ -11,11 +11,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from torch import nn
 
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.files import read_text
+from deltatune.core.yaml_files import read_yaml
 
 Kind = Literal["self", "cross", "ffn"]
 
@@ -221,15 +220,12 @@ def read_sites(path: Path) -> Sites:
     Raises:
         DeltatuneError: not YAML, an unknown or a missing field, a text where a list belongs, an unknown kind of sub-layer.
     """
-    text = read_text(path)
+    raw = read_yaml(path)
     try:
-        raw = yaml.safe_load(text)
         stacks = tuple(
             Stack(**{**stack, "sublayers": tuple(_sublayer(item) for item in stack["sublayers"])}) for stack in raw["stacks"]
         )
         return Sites(**{**raw, "stacks": stacks, "head": _names(raw, "head")})
-    except yaml.YAMLError as error:
-        raise DeltatuneError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
     except DeltatuneError as error:
         raise DeltatuneError(f"{path}: {error}") from error
     except (TypeError, KeyError, AttributeError) as error:

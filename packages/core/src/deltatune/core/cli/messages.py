@@ -45,10 +45,6 @@ def explain(text: str, known: Collection[str], choices: Mapping[str, Collection[
             return f"{owner} has no option {unknown['name']}; it has {', '.join(choices[owner]) or 'none'}"
         return f"unknown option {name}; {_nearest(name, known)}"
     where = f"{'.'.join(keys)}: " if keys else ""
-    if text.startswith("Problems parsing config: "):
-        return f"the --config file is not YAML: {' '.join(text.removeprefix('Problems parsing config: ').split())}"
-    if text.startswith("Unexpected config"):
-        return "the --config file must hold lines of the form `option: value`"
     if keys and (refused := _NO_CHOICE.search(rest)):
         given = refused[1] or "".join(_GIVEN.findall(rest)[:1])
         return f"{where}there is no choice {given}; the choices are {', '.join(choices)}"

@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, set_dumper, set_parsing_settings
 from deltatune.core.cli.messages import explain
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.yaml_files import read_yaml
 
 _CONFIG_HELP = "YAML file of these options, such as the config.yaml of a run; an option given beside it wins"
 _EPILOG = "--debug shows the traceback of an error."
@@ -61,8 +62,6 @@ def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: 
         config.pop("config")
         text = parser.dump(config, skip_unset=False)
         arguments = vars(parser.instantiate(config))
-    except UnicodeDecodeError as error:
-        raise DeltatuneError(f"the --config file is not utf-8 at byte {error.start}; convert it first") from error
     except (ArgumentError, ValueError) as error:
         chosen = (child for base in bases for child in _descendants(base) if child is not base)
         choices = {child.__name__: [field.name for field in dataclasses.fields(child)] for child in chosen}
@@ -140,3 +139,4 @@ def _readable(name: str) -> None:
         raise DeltatuneError("--config needs the name of a file")
     if not Path(name).is_file():
         raise DeltatuneError(f"no such --config file: {name}")
+    read_yaml(Path(name))  # the parser lets the last of two equal keys win

@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.files import read_text
 from deltatune.core.metrics import DEFINITIONS
+from deltatune.core.yaml_files import read_yaml
 
 Reader = Literal["tsv", "csv", "jsonl", "gym", "hub"]
 
@@ -138,22 +136,6 @@ def read_task_file(path: Path) -> TaskConfig:
     return task_config({"name": path.stem, **read_yaml(path)}, str(path))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file.
-
-    Raises:
-        DeltatuneError: missing, not YAML (with the line), or something else than keys and values.
-    """
-    try:
-        values = yaml.safe_load(read_text(path))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DeltatuneError(f"{path} line {line}: not YAML ({error.problem})") from error
-    if not isinstance(values, dict):
-        raise DeltatuneError(f"{path}: a task file holds `key: value` lines, got {type(values).__name__}")
-    return values
-
-
 def task_config(values: Mapping[str, Any], where: str) -> TaskConfig:
     """A configuration from plain values as YAML holds them; errors name `where`."""
     types = typing.get_type_hints(TaskConfig)
@@ -162,13 +144,16 @@ def task_config(values: Mapping[str, Any], where: str) -> TaskConfig:
             raise DeltatuneError(f"{where}: unknown key {key!r}{_near(str(key), types)}")
     missing = [key for key in ("reader", "metric") if key not in values]
     if missing:
-        raise DeltatuneError(f"{where}: missing key {missing[0]!r}")
+        raise DeltatuneError(f"{where}: missing key {missing[0]!r}; every task has a reader and a metric")
     plain = {
         item.name: plain_value(values[item.name], types[item.name], f"{where}: {item.name}")
         for item in fields(TaskConfig)
         if item.name in values
     }
-    return TaskConfig(**plain)
+    try:
+        return TaskConfig(**plain)
+    except DeltatuneError as error:
+        raise DeltatuneError(f"{where}: {error}") from error
 
 
 def plain_value(value: Any, expected: Any, where: str) -> Any:
@@ -179,8 +164,10 @@ def plain_value(value: Any, expected: Any, where: str) -> Any:
     kind = options[0]
     origin = typing.get_origin(kind)
     if origin is tuple:
-        inner = typing.get_args(kind)[0]
+        inner, *others = typing.get_args(kind)
         items = value if isinstance(value, list) else [value]
+        if others != [Ellipsis] and len(items) != 1 + len(others):
+            raise DeltatuneError(f"{where} must be a list of {1 + len(others)} values, got {value!r}")
         return tuple(plain_value(item, inner, where) for item in items)
     if origin is Mapping:
         if isinstance(value, dict):
@@ -191,7 +178,8 @@ def plain_value(value: Any, expected: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, type) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-        raise DeltatuneError(f"{where} must be of type {kind.__name__}, got {value!r}")
+        quoted = "; put it in quotes if it is a text" if kind is str and isinstance(value, bool | float) else ""
+        raise DeltatuneError(f"{where} must be of type {kind.__name__}, got {value!r}{quoted}")
     return value
 
 

@@ -102,7 +102,8 @@ def few_shots(task: Task, shots: int, seed: int) -> Task:
     for name in dict.fromkeys(classes):
         if classes.count(name) < 2 * shots:
             raise DeltatuneError(
-                f"--shots {shots}: class {name} of {task.name} has {classes.count(name)} examples, {2 * shots} are needed"
+                f"--shots {shots}: class {name} of {task.name} has {classes.count(name)} examples, {2 * shots} are needed "
+                "(as many again for development); lower --shots or add examples"
             )
     sample = kshot(classes, shuffled_orders(len(classes), [seed])[seed], shots)
     train, dev = (tuple(task.train[row] for row in rows) for rows in sample)

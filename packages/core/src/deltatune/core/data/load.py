@@ -69,15 +69,19 @@ def find_folder(config: TaskConfig, data_dir: Path | None, prefix: str | None = 
         DeltatuneError: neither holds the training file.
     """
     if data_dir is None:
-        raise DeltatuneError(f"task {config.name} reads files; give their folder as data_dir")
+        raise DeltatuneError(f"task {config.name} reads files; give their folder as data_dir (--data_dir)")
+    if data_dir.is_file():
+        raise DeltatuneError(f"--data_dir {data_dir} is a file; give the folder that holds it")
     if not data_dir.is_dir():
-        raise DeltatuneError(f"no such folder: {data_dir}")
+        raise DeltatuneError(f"no such folder: {data_dir}; give that of the files of task {config.name} as --data_dir")
     pattern = (prefix or "*") + config.file("train") if config.is_text else config.file("train")
     candidates = [data_dir, *(data_dir / name for name in config.folders)]
     for folder in candidates:
         if any(folder.glob(pattern)) or split_file(config, folder, "train").exists():
             return folder
-    raise DeltatuneError(f"task {config.name}: no {pattern} in {', '.join(map(str, candidates))}")
+    raise DeltatuneError(
+        f"task {config.name}: no {pattern} in {', '.join(map(str, candidates))}; give the folder that holds it as --data_dir"
+    )
 
 
 def split_file(config: TaskConfig, folder: Path, split: SplitName) -> Path:

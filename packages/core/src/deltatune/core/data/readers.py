@@ -77,7 +77,7 @@ def split_of(
             missing.append(record.place)
         examples.append(Example(record.texts, label, record.answers, record.id))
     if not examples:
-        raise DeltatuneError(f"{where} holds no examples")
+        raise DeltatuneError(f"{where} holds no examples; add some")
     if missing and (labels_required or len(missing) < len(examples)):
         raise DeltatuneError(f"{missing[0]}: no label; remove the row or give it one")
     return Split(tuple(examples), tuple(notes), not missing)
@@ -103,7 +103,7 @@ def read_lines(path: Path) -> list[str]:
     # Only line feeds end a line: texts hold other characters that `splitlines` would take for ends.
     lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
     if not text.strip():
-        raise DeltatuneError(f"{path} is empty")
+        raise DeltatuneError(f"{path} is empty; add examples")
     return [line.removesuffix("\r") for line in lines]
 
 
@@ -135,7 +135,9 @@ def locate(first: Sequence[str], config: TaskConfig, where: str) -> Columns:
         )
     positions = (*config.text_positions, config.label_position)
     if max(positions) >= len(first):
-        raise DeltatuneError(f"{where} line 1: {len(first)} columns, but column {max(positions) + 1} is needed")
+        raise DeltatuneError(
+            f"{where} line 1: {_columns(first)}, but column {max(positions) + 1} is needed; correct the positions or the file"
+        )
     return Columns(config.text_positions, config.label_position % len(first), None, len(first), False)
 
 
@@ -150,12 +152,23 @@ def _table(rows: Iterator[tuple[int, list[str]]], path: Path, config: TaskConfig
             if config.skip_short_rows and len(cells) < columns.width:
                 short += 1
                 continue
-            raise DeltatuneError(f"{path} line {line}: {len(cells)} columns, expected {columns.width}")
+            raise DeltatuneError(
+                f"{path} line {line}: {_columns(cells)}, expected {columns.width} as in line {first_line}, got {_shown(cells)}; "
+                f"look for a {MARKS[config.reader]} too many or too few"
+            )
         name = cells[columns.id] if columns.id is not None else str(line - 1)
         label = None if columns.label is None else cells[columns.label].strip()
         yield Record(f"{path} line {line}", tuple(cells[column] for column in columns.texts), label, f"{path.stem}-{name}")
     if short:
         notes.append(f"{path.name}: {short} rows with too few columns left out")
+
+
+def _columns(cells: Sequence[str]) -> str:
+    return f"{len(cells)} column{'s' * (len(cells) != 1)}"
+
+
+def _shown(cells: Sequence[str]) -> str:
+    return repr(" | ".join(cells)[:60])
 
 
 def _chained(line: int, cells: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
@@ -185,7 +198,9 @@ def _gym(path: Path, config: TaskConfig, notes: list[str]) -> Iterator[Record]:
     for number, line in enumerate(read_lines(path), 1):
         fields = split_gym_line(line)
         if len(fields) < 2:
-            raise DeltatuneError(f"{path} line {number}: expected input and answer between tabs, got {line[:60]!r}")
+            raise DeltatuneError(
+                f"{path} line {number}: expected input and answer between tabs, got {line[:60]!r}; give it an answer"
+            )
         yield Record(f"{path} line {number}", (fields[0],), None, f"{path.stem}-{number - 1}", tuple(fields[1:]))
 
 
@@ -195,9 +210,9 @@ def _jsonl(path: Path, config: TaskConfig, notes: list[str]) -> Iterator[Record]
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DeltatuneError(f"{place}: not JSON ({error.msg})") from error
+            raise DeltatuneError(f"{place}: not JSON ({error.msg}), {line[:60]!r}; write one object a line") from error
         if not isinstance(row, dict):
-            raise DeltatuneError(f"{place}: expected a JSON object, got {line[:60]!r}")
+            raise DeltatuneError(f"{place}: expected a JSON object, got {line[:60]!r}; write one object a line")
         yield object_record(row, config, place, f"{path.stem}-{number - 1}")
 
 
@@ -229,14 +244,14 @@ def _label(record: Record, config: TaskConfig) -> str | float | None:
     if value is None or (value == -1 and isinstance(value, int)):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise DeltatuneError(f"{record.place}: a label is a text or a number, got {value!r}")
+        raise DeltatuneError(f"{record.place}: a label is a text or a number, got {value!r}; correct the row")
     if config.regression is not None:
         return _value(value, record.place, *config.regression)
     if isinstance(value, float):
         raise DeltatuneError(f"{record.place}: label {value!r} is a real number; set `regression: [low, high]` for the task")
     label = str(value)
     if not label or (config.labels is not None and label not in config.labels):
-        known = f"; known labels: {', '.join(config.labels)}" if config.labels else ""
+        known = f"; known labels: {', '.join(config.labels)}" if config.labels else "; give the row one"
         raise DeltatuneError(f"{record.place}: unknown label {label!r}{known}")
     return label
 
@@ -247,9 +262,12 @@ def _value(value: str | float, place: str, low: float, high: float) -> float:
     except ValueError:
         number = math.nan
     if not low <= number <= high or math.isinf(number):
-        raise DeltatuneError(f"{place}: label {value!r} is not a number from {low:g} to {high:g}")
+        raise DeltatuneError(f"{place}: label {value!r} is not a number from {low:g} to {high:g}; correct the row")
     return number
 
+
+MARKS = {"tsv": "tab", "csv": "comma or quote"}
+"""What stands between the columns of a table, by its reader."""
 
 READERS: dict[str, Callable[[Path, TaskConfig, list[str]], Iterator[Record]]] = {
     "tsv": _tsv,

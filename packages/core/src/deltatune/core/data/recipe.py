@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import yaml
 
-from deltatune.core.data.config import TaskConfig, plain_value, read_yaml
+from deltatune.core.data.config import TaskConfig, plain_value
 from deltatune.core.data.names import builtin_task
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.metrics import scored_tasks
+from deltatune.core.yaml_files import read_yaml
 
 Layout = Literal["glue", "gym", "jsonl"]
 DERIVATIONS = ("supporting_paragraphs", "shuffled_choices", "choices_in_question", "bracketed_mask")
