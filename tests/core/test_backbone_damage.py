@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -68,6 +69,39 @@ def test_a_missing_hub_model_says_where_it_looked_and_what_to_do(monkeypatch, tm
     assert "\n" not in message
 
 
+@pytest.fixture
+def cached(folders, monkeypatch, tmp_path):
+    """`cached(revision)`: the folder of the model me/model in an otherwise empty cache of the hub, under this branch."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def build(revision="main"):
+        top, commit = tmp_path / "cache" / "models--me--model", "a" * 40
+        (top / "refs").mkdir(parents=True)
+        (top / "refs" / revision).write_text(commit, encoding="utf-8")
+        return shutil.copytree(folders["bert-head"], top / "snapshots" / commit)
+
+    return build
+
+
+def test_a_revision_that_is_missing_is_in_the_download_command(cached):
+    cached("main")
+    assert load("me/model", num_labels=3).commit == "a" * 40
+    with pytest.raises(DeltatuneError, match=r"not in the cache .* at revision v2 .*`hf download me/model --revision v2`"):
+        load("me/model", revision="v2")
+
+
+def test_what_is_wrong_with_a_model_in_the_cache_is_not_its_absence(cached):
+    path = cached("v2")
+    edit(path / "config.json", model_type="frobnicate")
+    with pytest.raises(DeltatuneError, match=r"^model me/model: unknown architecture 'frobnicate' in its config.json"):
+        load("me/model", revision="v2")
+    with pytest.raises(DeltatuneError, match="not in the cache"):
+        load("me/model")
+
+
 def truncate(path):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
@@ -102,15 +136,18 @@ DAMAGE = {
     "config": (lambda p, m: truncate(p / "config.json"), "is not a valid JSON file"),
     "unknown": (
         lambda p, m: edit(p / "config.json", model_type="frobnicate"),
-        "model type `frobnicate` but Transformers does not",
+        "unknown architecture 'frobnicate' in its config.json; give a model that transformers .* knows, or update the library$",
     ),
     "no record": (
         lambda p, m: edit(p / "config.json", model_type="gpt2"),
-        "architecture 'gpt2' has no record .*--sites FILE.yaml",
+        "model .*: architecture 'gpt2' has no record .*--sites FILE.yaml",
     ),
-    "code": (with_code, "contains custom code"),
+    "code": (with_code, "contains custom code, which is never run here; give a model"),
     "no weights": (lambda p, m: (p / "model.safetensors").unlink(), "cannot load its weights .*no file named model.safetensors"),
-    "half": (lambda p, m: truncate(p / "model.safetensors"), "cannot load its weights .*incomplete metadata"),
+    "half": (
+        lambda p, m: truncate(p / "model.safetensors"),
+        "cannot load its weights .*incomplete metadata.*; restore the file, or",
+    ),
     "half bin": (lambda p, m: truncate(as_bin(p) / "pytorch_model.bin"), "cannot load its weights|is damaged"),
     "empty bin": (lambda p, m: (as_bin(p) / "pytorch_model.bin").write_bytes(b""), "cannot load its weights|is damaged"),
     "pickle": (
@@ -125,7 +162,7 @@ DAMAGE = {
     ),
     "other size": (
         lambda p, m: edit(p / "config.json", intermediate_size=32),
-        r"does not hold bert.encoder.layer.0.intermediate",
+        r"bert.encoder.layer.0.intermediate.dense.bias is \(24,\) in the checkpoint and \(32,\) by its config.json \(6 such",
     ),
     "no tokenizer": (
         lambda p, m: [item.unlink() for item in p.glob("*") if "token" in item.name or "vocab" in item.name],

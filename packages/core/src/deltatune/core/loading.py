@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 
 from deltatune.core.backbone import Backbone, BackboneConfig, Device, Form, wrap
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.sites import read_sites, sites_of
+from deltatune.core.sites import Sites, read_sites, sites_of
 
 
 def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Backbone:
@@ -30,7 +31,7 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    source = _resolve(config.model)
+    source = resolve(config.model)
     # Said outright: left open, transformers asks at the terminal whether to run code that came with the model.
     origin: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     try:
@@ -38,17 +39,22 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
             settings = AutoConfig.from_pretrained(source, **origin)
             tokenizer = AutoTokenizer.from_pretrained(source, **origin)
     except (OSError, ValueError, KeyError) as error:
-        raise _not_found(config.model, error) from error
+        raise _unreadable(config.model, config.revision, error) from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise DeltatuneError(f"model {config.model}: no tokenizer files there; save its tokenizer in the same folder")
     form: Form = config.form if config.form != "auto" else ("text" if settings.is_encoder_decoder else "head")
-    sites = read_sites(config.sites) if config.sites else sites_of(settings)
+    sites = read_sites(config.sites) if isinstance(config.sites, Path) else config.sites or _known_sites(config.model, settings)
     if form == "head" and num_labels is not None:
         settings.num_labels = num_labels
     if form == "head" and settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     model, fresh = _weights(config.model, _auto_class(form), source, {**origin, "config": settings})
     lost = sorted(name for name in fresh if not sites.is_head(name))
+    if lost and (shapes := fresh[lost[0]]):
+        raise DeltatuneError(
+            f"model {config.model}: {lost[0]} is {shapes[0]} in the checkpoint and {shapes[1]} by its config.json "
+            f"({len(lost)} such tensors); restore the config.json that belongs to the checkpoint"
+        )
     if lost:
         raise DeltatuneError(
             f"model {config.model}: the checkpoint does not hold {lost[0]} ({len(lost)} such tensors) as form '{form}' needs it; "
@@ -56,12 +62,22 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
         )
     return wrap(
         model.to(pick_device(config.device)), tokenizer, sites=sites, form=form, name=config.model, fresh=frozenset(fresh),
-        commit=getattr(settings, "_commit_hash", None), precision=config.precision,
+        commit=_commit(config.model, config.revision), precision=config.precision,
     )  # fmt: skip
 
 
-def _weights(name: str, kind: Any, source: str, options: dict[str, Any]) -> tuple[Any, set[str]]:
-    """The model in float32, and the parameters that the checkpoint did not hold, or held in another shape."""
+def _known_sites(name: str, settings: Any) -> Sites:
+    try:
+        return sites_of(settings)
+    except DeltatuneError as error:
+        raise DeltatuneError(f"model {name}: {str(error).removeprefix('model: ')}") from error
+
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _weights(name: str, kind: Any, source: str, options: dict[str, Any]) -> tuple[Any, dict[str, Shapes | None]]:
+    """The model in float32, and the parameters that the checkpoint did not hold, or held in another shape: there and here."""
     loading = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with quiet():
@@ -74,8 +90,11 @@ def _weights(name: str, kind: Any, source: str, options: dict[str, Any]) -> tupl
         if "Unrecognized configuration class" in str(error):
             which = options["config"].model_type
             raise DeltatuneError(f"model {name}: a {which} model has no such form; choose another --form or model") from error
-        raise DeltatuneError(f"model {name}: cannot load its weights ({_first_line(error)})") from error
-    return model, {*report["missing_keys"], *(key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"])}
+        raise DeltatuneError(
+            f"model {name}: cannot load its weights ({_first_line(error)}); restore the file, or fetch the model again"
+        ) from error
+    fresh: dict[str, Shapes | None] = dict.fromkeys(report["missing_keys"])
+    return model, fresh | {key: (tuple(there), tuple(here)) for key, there, here in report["mismatched_keys"]}
 
 
 def pick_device(device: Device) -> torch.device:
@@ -121,7 +140,7 @@ def _auto_class(form: Form) -> Any:
     }[form]
 
 
-def _resolve(name: str) -> str:
+def resolve(name: str) -> str:
     """FOLDER@STEP to the folder of that step; everything else unchanged."""
     folder, step = (name, "") if Path(name).exists() else name.rpartition("@")[::2]
     root = Path(folder or name)
@@ -144,18 +163,46 @@ def _resolve(name: str) -> str:
     return name
 
 
-def _not_found(name: str, error: Exception) -> DeltatuneError:
+def _unreadable(name: str, revision: str | None, error: Exception) -> DeltatuneError:
+    """What is wrong with a model whose configuration or tokenizer could not be read, or is not there."""
+    fetch = f"`hf download {name}{f' --revision {revision}' if revision else ''}`"
     if Path(name).exists():
-        return DeltatuneError(f"model {name}: {_first_line(error)}")
+        return DeltatuneError(f"model {name}: {_reason(error)}")
+    if _commit(name, revision):
+        again = f"; {fetch} fetches what is missing" if isinstance(error, OSError) else ""
+        return DeltatuneError(f"model {name}: {_reason(error)}{again}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         return DeltatuneError(f"model {name}: no such folder; give a folder written by save_pretrained or a hub name")
     from huggingface_hub import constants
 
     offline = " (offline mode is on)" if constants.is_offline_mode() else ""
+    which = f" at revision {revision}" if revision else ""
     return DeltatuneError(
-        f"model {name}: no such folder, and not in the cache {constants.HF_HUB_CACHE}{offline}; "
-        f"fetch it with `hf download {name}` where there is a network, or give a folder"
+        f"model {name}: no such folder, and not in the cache {constants.HF_HUB_CACHE}{which}{offline}; "
+        f"fetch it with {fetch} where there is a network, or give a folder"
     )
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit of a hub model whose configuration is in the cache; None for a folder, and for what is not there."""
+    from huggingface_hub import constants, errors, try_to_load_from_cache
+
+    try:
+        found = None if Path(name).exists() else try_to_load_from_cache(name, "config.json", constants.HF_HUB_CACHE, revision)
+    except errors.HFValidationError:  # FOLDER@STEP is no hub name
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of the library's message; its long ones in words of our own."""
+    text = _first_line(error)
+    if unknown := re.search(r"model type `([^`]*)` but Transformers does not recognize", text):
+        known = f"transformers {importlib.metadata.version('transformers')}"
+        return f"unknown architecture {unknown[1]!r} in its config.json; give a model that {known} knows, or update the library"
+    if "custom code" in text:
+        return "contains custom code, which is never run here; give a model of an architecture that transformers itself knows"
+    return text
 
 
 def _first_line(error: Exception) -> str:
