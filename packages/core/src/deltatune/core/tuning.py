@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from deltatune.core.evaluation import Scores, evaluate
 from deltatune.core.files import held
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
+from deltatune.core.method import Method
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.run import RunFolder, digest_of
 from deltatune.core.train import History, Hooks, fit
@@ -95,9 +96,16 @@ def tune(config: TuneConfig, hooks: Hooks | None = None, resume_from: Path | Non
 
 
 def tune_prepared(
-    config: TuneConfig, tuned: Tuned, form: Format, task: Task, hooks: Hooks | None = None, resume_from: Path | None = None
+    config: TuneConfig,
+    tuned: Tuned,
+    form: Format,
+    task: Task,
+    hooks: Hooks | None = None,
+    resume_from: Path | None = None,
+    method: Method | None = None,
 ) -> Result:
-    """The second half of `tune`, for a model that is attached already."""
+    """The second half of `tune`, for a model that is attached already and holds the values that training starts from."""
+    method = method or Method()
     dev = form.features(task.dev)
     train = replace(config.train, optimizer=replace(config.train.optimizer, lr=config.learning_rate))
     batches = train.batches(form.features(task.train), form.collate, form.choose)
@@ -107,8 +115,8 @@ def tune_prepared(
         train = replace(train, eval_every=min(per_epoch, train.total(per_epoch)))
     sign = 1 if higher_is_better(form.metric) else -1  # `fit` takes the greatest
     history = fit(
-        lambda batch: form.loss(tuned(batch), batch),
-        tuned.parameters_by_name(),
+        lambda batch: method.loss(tuned, form, batch),
+        method.trained(tuned),
         batches,
         train,
         evaluate=(lambda: sign * evaluate(tuned, form, task.dev, dev).value) if task.dev else None,
@@ -132,15 +140,16 @@ def _take(tuned: Tuned, selected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Differences to the base are rounded, and those of rounded values may be rounded again: what is saved is what was scored.
     """
     with torch.no_grad():
-        for name, parameter in tuned.parameters_by_name().items():
-            parameter.copy_(selected[name])
+        parameters = tuned.parameters_by_name()
+        for name, value in selected.items():
+            parameters[name].copy_(value)
     weights = tuned.weights()
     tuned.load(weights)
     return weights
 
 
 def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False,
-            log: Any = None) -> dict[str, Any]:  # fmt: skip
+            log: Any = None, method: Method | None = None) -> dict[str, Any]:  # fmt: skip
     """Tune into a folder: resumable, never half-written; returns what `run.json` says at the end.
 
     Args:
@@ -150,12 +159,23 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
         config_yaml: the command's options.
         overwrite: throw away a run that is there.
         log: called with named numbers and the number of updates.
+        method: what is done otherwise than in ordinary tuning.
     """
-    folder = RunFolder(out_dir, digest_of(config.identity()))
+    method = method or Method()
+    settings = dict(method.settings())
+    identity = config.identity() | ({"method": settings} if settings else {})
+    folder = RunFolder(out_dir, digest_of(identity))
     if not overwrite and (there := folder.finished()) is not None:
         return {**there, "already_finished": True}
     tuned, form, task = prepare(config)
-    facts = {**about, **_facts(config, tuned, task)}
+    before = method.begin(tuned, form, task)
+    trained = {id(tensor) for tensor in method.trained(tuned).values()}
+    facts = {
+        **about,
+        **_facts(config, tuned, task, trained),
+        "before": {split: found.numbers() for split, found in before.items()},
+    }
+    facts["config"] = identity | {"learning_rate": config.learning_rate}
     with held(out_dir):
         if not folder.begin(facts, config_yaml, overwrite):  # another process finished it meanwhile
             return {**(folder.finished() or facts), "already_finished": True}
@@ -167,7 +187,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
 
         hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
         resume = folder.state if (folder.state / "state.pt").exists() else None
-        result = tune_prepared(config, tuned, form, task, hooks, resume)
+        result = tune_prepared(config, tuned, form, task, hooks, resume, method)
         step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
         checkpoint.save(out_dir / "delta", tuned, {**described, "step": step}, result.weights)
         facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3)}
@@ -177,16 +197,22 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
         return facts
 
 
-def _facts(config: TuneConfig, tuned: Tuned, task: Task) -> dict[str, Any]:
+def _facts(config: TuneConfig, tuned: Tuned, task: Task, trained: Container[int]) -> dict[str, Any]:
     backbone: Backbone = tuned.backbone
     return {
-        "config": config.identity() | {"learning_rate": config.learning_rate},
         "base": {"name": backbone.name, "commit": backbone.commit, "digest": backbone.digest},
         "data": {"digest": task.digest, "train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
         "notes": list(task.notes),
         "device": _device_name(backbone.device),
         "threads": torch.get_num_threads(),
-        "trainable": {row["kind"]: row["trainable"] for row in tuned.report()},
+        "trainable": _counts(tuned, trained),
+    }
+
+
+def _counts(tuned: Tuned, trained: Container[int]) -> dict[str, int]:
+    """Trained scalars of each delta; `trained` holds the identities of the tensors that the optimizer changes."""
+    return {
+        type(delta.config).__name__: sum(p.numel() for p in delta.parameters() if id(p) in trained) for delta in tuned.kinds()
     }
 
 
@@ -203,6 +229,10 @@ def _records(config: TuneConfig, facts: Mapping[str, Any], result: Result, final
         "data_seed": config.train.data_seed,
         "tag": facts.get("tag", ""),
     }
+    if "method" in facts["config"]:
+        common["method"] = facts["config"]["method"]
+    for split, numbers in facts["before"].items():
+        yield {**common, "kind": "before", "split": split, "step": 0, **numbers}
     for at, value in result.history.evaluations:
         yield {**common, "kind": "curve", "split": "dev", "step": at, "value": None if math.isnan(value) else value}
     for split, numbers in final.items():

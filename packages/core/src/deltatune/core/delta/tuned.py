@@ -109,11 +109,14 @@ class Tuned(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits in float32 (see the class)."""
+        logits: Tensor = self.call(batch).logits.float()
+        return logits[:, 0] if self.backbone.form == "prompt" else logits
+
+    def call(self, batch: Batch, **settings: Any) -> Any:
+        """The model's own output for `batch`, deltas active; `settings` such as `output_attentions` go to the model."""
         inputs = self._inputs(batch)
         with self._precision():
-            output = self._call(lambda model: model(**inputs).logits)
-        logits: Tensor = output.float()
-        return logits[:, 0] if self.backbone.form == "prompt" else logits
+            return self._call(lambda model: model(**inputs, **settings))
 
     def generate(self, batch: Batch, **settings: Any) -> Tensor:
         """Token ids (B, at most `max_length`) of the model's own `generate`; greedy unless `settings` say otherwise."""

@@ -1,0 +1,42 @@
+"""What a method changes about an ordinary run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from deltatune.core.batches import Batch
+from deltatune.core.data import Task
+from deltatune.core.delta import Tuned
+from deltatune.core.evaluation import Scores
+from deltatune.core.formats import Format
+
+
+class Method:
+    """Ordinary tuning; a paper overrides what it does otherwise.
+
+    `tune_to` calls `begin` once, then `trained`, then `loss` in every forward pass. Everything that changes the outcome must be
+    in `settings`, and nothing may depend on how often or when a method was called: an interrupted run begins again.
+    """
+
+    def settings(self) -> Mapping[str, Any]:
+        """Plain values that decide the outcome; part of the run's identity."""
+        return {}
+
+    def begin(self, tuned: Tuned, form: Format, task: Task) -> Mapping[str, Scores]:
+        """Give the attached deltas the values that training starts from.
+
+        Returns:
+            Scores before any update, by split, where the method reports them.
+        """
+        return {}
+
+    def loss(self, tuned: Tuned, form: Format, batch: Batch) -> Tensor:
+        """The objective of a batch, (), mean over its examples."""
+        return form.loss(tuned(batch), batch)
+
+    def trained(self, tuned: Tuned) -> Mapping[str, Tensor]:
+        """The tensors that are trained; the others keep the values that `begin` gave them."""
+        return tuned.parameters_by_name()
