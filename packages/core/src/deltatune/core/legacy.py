@@ -73,7 +73,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             f"{path}: refused, it is damaged or would run code; save its tensors as safetensors where it was made"
         ) from error
     if not isinstance(content, dict):
-        raise DeltatuneError(f"{path}: holds a {type(content).__name__}, not named tensors")
+        raise DeltatuneError(f"{path}: holds a {type(content).__name__}, not named tensors; give a state dict")
     return content
 
 
@@ -90,7 +90,9 @@ def _tensors(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     inner = next((content[key] for key in _KEYS if isinstance(content.get(key), Mapping)), content)
     tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise DeltatuneError(f"{path}: no named tensors found; keys are {', '.join(map(str, list(content)[:5]))}")
+        raise DeltatuneError(
+            f"{path}: no named tensors found; keys are {', '.join(map(str, list(content)[:5]))}; give a state dict"
+        )
     return tensors
 
 
@@ -127,7 +129,9 @@ def infer_config(weights: Mapping[str, Tensor]) -> DeltaConfig:
         if name.endswith("prefix_embedding"):
             width = next((t.shape[0] for n, t in by_end.items() if n.endswith("prefix_down.weight")), None)
             return Prefix(length=tensor.shape[0], width=width)
-    raise DeltatuneError(f"no published delta has names like {next(iter(weights), '(none)')}")
+    raise DeltatuneError(
+        f"no published delta has names like {next(iter(weights), '(none)')}; give a file of LoRA, adapters, a prefix or a prompt"
+    )
 
 
 def _houlsby(name: str, down: Tensor, bias: bool) -> Houlsby:
@@ -166,7 +170,10 @@ def read_published(path: Path, backbone: Backbone) -> Saved:
                 f"{path}: also holds {name} with other values than {backbone.name} has; a tuned whole model is no delta, "
                 "give the base that it was tuned from, or use it as --model"
             )
-    configs = infer_configs({name: w for name, w in weights.items() if not backbone.sites.is_head(name)})
+    try:
+        configs = infer_configs({name: w for name, w in weights.items() if not backbone.sites.is_head(name)})
+    except DeltatuneError as error:
+        raise DeltatuneError(f"{path}: {error}") from error
     alpha = _argument(content.get("args"), "lora_alpha")
     if alpha is not None:
         configs = tuple(replace(c, alpha=float(alpha)) if isinstance(c, LoRA) else c for c in configs)
