@@ -12,6 +12,7 @@ from rich.table import Table
 from deltatune.core.backbone import BackboneConfig, Device
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.cli.sharing import sharing
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.train import TrainConfig
@@ -21,12 +22,10 @@ from deltatune.core.tuning import tune_to
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
-def tune(
+def tuning(
     model: str,
     task: str,
     delta: DeltaConfig,
-    out_dir: Path,
-    config_yaml: SavedConfig,
     also: list[DeltaConfig] | None = None,
     data_dir: Path | None = None,
     train: TrainConfig = TrainConfig(),  # noqa: B008 - frozen
@@ -46,20 +45,13 @@ def tune(
     max_test: int | None = None,
     shots: int | None = None,
     sample_seed: int = 0,
-    tag: str = "",
-    log_with: Tracker | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Tune a delta of a pre-trained model on a task, score it on dev and test, and keep it in a folder.
-
-    The same command run again goes on where an interrupted one stopped, and does nothing where it had finished.
+) -> TuneConfig:
+    """The options of every command that tunes, as one configuration.
 
     Args:
         model: folder of a Hugging Face model, FOLDER@STEP of a `ckpt_STEP` series, or a hub name.
         task: built-in name such as glue/rte, or a YAML task file.
         delta: LoRA, Houlsby, Prefix, SoftPrompt, BitFit, Full or Modules; its settings as --delta.rank 8.
-        out_dir: folder of the run.
-        config_yaml: filled in by the program.
         also: further deltas that act together with it.
         data_dir: root of task folders, or the folder that holds the task's files.
         train: steps, batch size, schedule, selection.
@@ -80,9 +72,9 @@ def tune(
         max_test: use the first N test examples.
         shots: train on this many examples of each class, and take as many others of the training examples for development.
         sample_seed: seed of the draw of --shots.
-        tag: a word of yours that goes into the records.
-        log_with: also log to this tracker, below out_dir.
-        overwrite: throw away a run that is in out_dir.
+
+    Raises:
+        DeltatuneError: two learning rates.
     """
     if data_seed is not None:
         train = replace(train, data_seed=data_seed, dropout_seed=data_seed)
@@ -91,7 +83,7 @@ def tune(
             raise DeltatuneError(f"--lr {lr:g} and --train.optimizer.lr {train.optimizer.lr:g}: give one of them")
         train = replace(train, optimizer=replace(train.optimizer, lr=lr))
     lean: Literal["fp32", "bf16"] = "bf16" if "bf16" in (precision, train.precision) else "fp32"
-    config = TuneConfig(
+    return TuneConfig(
         backbone=BackboneConfig(model, revision, form, device, precision, sites),
         task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test, shots, sample_seed),
         deltas=(delta, *(also or ())),
@@ -100,6 +92,29 @@ def tune(
         start=start,
         other_base=other_base,
     )
+
+
+@sharing(tuning)
+def tune(
+    out_dir: Path,
+    config_yaml: SavedConfig,
+    tag: str = "",
+    log_with: Tracker | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Tune a delta of a pre-trained model on a task, score it on dev and test, and keep it in a folder.
+
+    The same command run again goes on where an interrupted one stopped, and does nothing where it had finished.
+
+    Args:
+        out_dir: folder of the run.
+        config_yaml: filled in by the program.
+        tag: a word of yours that goes into the records.
+        log_with: also log to this tracker, below out_dir.
+        overwrite: throw away a run that is in out_dir.
+    """
+    config = tuning(**options)
     with_log = _Tracker(log_with, out_dir) if log_with else None
     try:
         facts = tune_to(config, out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, with_log)
