@@ -200,4 +200,4 @@ def test_every_built_in_task_is_well_formed(name: str):
             [],
         )
         assert DEFINITIONS[task.text_metric].inputs == "texts"
-        assert as_text(task, task.train[0])[0].startswith(" [")
+        assert as_text(task, task.train[0])[0].startswith(config.text_input.format("a", "b") if config.text_input else " [")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import string
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +16,7 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.metrics import DEFINITIONS
 from deltatune.core.yaml_files import read_yaml
 
-Reader = Literal["tsv", "csv", "jsonl", "gym", "hub"]
+Reader = Literal["tsv", "csv", "jsonl", "gym", "hub", "world"]
 
 _FILES = {
     "tsv": ("train.tsv", "dev.tsv", "test.tsv"),
@@ -23,6 +24,7 @@ _FILES = {
     "jsonl": ("train.jsonl", "dev.jsonl", "test.jsonl"),
     "gym": ("_train.tsv", "_dev.tsv", "_test.tsv"),
     "hub": ("train", "validation", "test"),
+    "world": ("train", "dev", "test"),
 }
 
 
@@ -33,7 +35,8 @@ class TaskConfig:
     Args:
         name: of the task.
         reader: format of the files. `tsv` (quotes are ordinary characters), `csv`, `jsonl` (one object a line), `gym` (text to
-            text: input and accepted answers between tabs), `hub` (a data set of the library `datasets`, by name or as saved).
+            text: input and accepted answers between tabs), `hub` (a data set of the library `datasets`, by name or as saved),
+            `world` (no files: the task `name` of `deltatune.core.world`).
         metric: name of the metric that selects and reports.
         extra_metrics: metrics that are reported besides.
         text_metric: metric when a text-to-text model answers; None takes the counterpart of `metric`.
@@ -57,6 +60,7 @@ class TaskConfig:
         label_words: word for each label; of a regression, for the low and the high end, in this order.
         text_name: name of the task as a text-to-text model reads it; None takes `name` with `-` for `/`.
         source_names: what stands before each text in a text-to-text input.
+        text_input: that input written out, `{0}` and `{1}` standing for the texts; None takes ` [text_name] text`.
         answers: answer text for each label; a label without one is its own answer.
         prefix: of `gym`, which of several samples in one folder; None takes the first in sorted order.
         hub: of `hub`, name or folder of the data set.
@@ -87,6 +91,7 @@ class TaskConfig:
     label_words: Mapping[str, str] = field(default_factory=dict, hash=False)
     text_name: str | None = None
     source_names: tuple[str, ...] = ()
+    text_input: str | None = None
     answers: Mapping[str, str] = field(default_factory=dict, hash=False)
     prefix: str | None = None
     hub: str | None = None
@@ -108,6 +113,10 @@ class TaskConfig:
             raise DeltatuneError(f"{where}: labels must be different from each other and at least one, got {list(self.labels)}")
         if self.header not in (True, False, "auto"):
             raise DeltatuneError(f"{where}: header must be true, false or auto, got {self.header!r}")
+        if self.text_input is not None and not _is_input(self.text_input):
+            raise DeltatuneError(
+                f"{where}: text_input takes {{0}} and {{1}} for the texts ({{{{ for a brace), got {self.text_input!r}"
+            )
         if self.reader == "hub" and not self.hub:
             raise DeltatuneError(f"{where}: reader hub needs `hub`, the name or folder of the data set")
 
@@ -125,6 +134,15 @@ class TaskConfig:
         """Name of the file of a split (see `train`)."""
         given = {"train": self.train, "dev": self.dev, "test": self.test}[split]
         return given or _FILES[self.reader][("train", "dev", "test").index(split)]
+
+
+def _is_input(pattern: str) -> bool:
+    """Whether a pattern shows text 0, perhaps text 1, and nothing else."""
+    try:
+        found = [tuple(field[1:]) for field in string.Formatter().parse(pattern) if field[1] is not None]
+    except ValueError:
+        return False
+    return ("0", "", None) in found and set(found) <= {("0", "", None), ("1", "", None)}
 
 
 def read_task_file(path: Path) -> TaskConfig:

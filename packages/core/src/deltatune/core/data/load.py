@@ -31,6 +31,7 @@ def load_task(
     Args:
         task: a built-in name (see `task_names`), the path of a YAML task file, or a configuration.
         data_dir: the folder that holds the files, or one that holds the task's folder; by default the folder of the task file.
+            Tasks of the generated world (`world/...`) read no files.
         prefix: of a text-to-text task with several samples in one folder, which one.
         half: train on the first or the second half of the training file (of n rows the first n // 2, or the others).
         max_train: most training examples, the first of the file (of the half).
@@ -110,6 +111,8 @@ def _source(config: TaskConfig, base: Path | None, prefix: str | None) -> tuple[
     """What reads a split (None if there is no such split), and notes on the choice of files."""
     if config.reader == "hub":
         return _hub(config, base), []
+    if config.reader == "world":
+        return _world(config), []
     folder = find_folder(config, base, prefix)
     start, notes = "", []
     if config.is_text:
@@ -128,6 +131,12 @@ def _source(config: TaskConfig, base: Path | None, prefix: str | None) -> tuple[
         return read_split(path, config, limit=limit, labels_required=split != "test")
 
     return read, notes
+
+
+def _world(config: TaskConfig) -> _Read:
+    from deltatune.core.world.tasks import examples  # made of this package's types
+
+    return lambda split, limit: Split(examples(config.name, split)[:limit], (), True)
 
 
 def _hub(config: TaskConfig, base: Path | None) -> _Read:

@@ -21,8 +21,15 @@ def _table() -> dict[str, Any]:
 
 
 def task_names() -> tuple[str, ...]:
-    """Every built-in name, aliases and the text-to-text tasks (`gym/...`) included."""
-    return (*_table()["tasks"], *_table()["aliases"], *(f"gym/{task}" for task in sorted(scored_tasks())))
+    """Every built-in name, aliases, the text-to-text tasks (`gym/...`) and those of the generated world included."""
+    from deltatune.core import world  # it is made of this package's types
+
+    return (
+        *_table()["tasks"],
+        *_table()["aliases"],
+        *(f"gym/{task}" for task in sorted(scored_tasks())),
+        *(f"world/{task}" for task in world.TASKS),
+    )
 
 
 def builtin_task(name: str) -> TaskConfig:
@@ -34,6 +41,10 @@ def builtin_task(name: str) -> TaskConfig:
     family, _, task = name.partition("/")
     if family.lower() == "gym" and task:
         return _gym(task)
+    if family.lower() == "world" and task:
+        from deltatune.core.world.tasks import task_config as world_task
+
+        return world_task(task.lower())
     key = _table()["aliases"].get(name.lower(), name.lower())
     if key not in _table()["tasks"]:
         known = [*_table()["tasks"], *_table()["aliases"]]

@@ -52,7 +52,7 @@ def read_split(path: Path, config: TaskConfig, *, limit: int | None = None, labe
 
     Args:
         path: of the file.
-        config: says how to read it; its reader is any but `hub`.
+        config: says how to read it; its reader is any but `hub` and `world`.
         limit: most examples.
         labels_required: refuse examples without label; else a file without any is returned as not labelled.
 

@@ -120,14 +120,26 @@ def as_text(task: Task, example: Example, *, lowercase: bool = False) -> tuple[s
         lowercase: lower-case everything, the task's name included.
 
     Returns:
-        ` [name] input`, and `<extra_id_0>answer` for each accepted answer (none without a label).
+        ` [name] input`, or what `text_input` of the task says, and `<extra_id_0>answer` for each accepted answer (none without a
+        label).
     """
-    source = f" [{task.text_name}] {source_text(task.config, example.texts)}"
+    source = _input(task, example)
     answers = example.answers
     if not task.config.is_text and example.label is not None:
         answers = (task.config.answers.get(str(example.label), str(example.label)),)
     targets = tuple(SENTINEL + answer for answer in answers)
     return (source.lower(), tuple(target.lower() for target in targets)) if lowercase else (source, targets)
+
+
+def _input(task: Task, example: Example) -> str:
+    if task.config.text_input is None:
+        return f" [{task.text_name}] {source_text(task.config, example.texts)}"
+    try:
+        return task.config.text_input.format(*example.texts)
+    except IndexError as error:
+        raise DeltatuneError(
+            f"task {task.name}: text_input {task.config.text_input!r} shows two texts, and example {example.id} has one"
+        ) from error
 
 
 def source_text(config: TaskConfig, texts: Sequence[str]) -> str:
