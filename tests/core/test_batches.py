@@ -113,7 +113,7 @@ def test_lengths_of_objects_and_own_lengths():
 
     plain = Batches([Plain(3), Plain(1)], lambda fs: {}, 2, 0, token_budget=3)
     assert [p.rows for p in plain.micro_batches(0)] == [1, 1]
-    own = Batches(["aaa", "b"], lambda fs: {"n": torch.tensor(len(fs))}, 2, 0, token_budget=6, length=len)
+    own = Batches(["aaa", "b"], lambda fs: {"n": torch.tensor(len(fs))}, 2, 0, token_budget=6, lengths=lambda x: (len(x),))
     assert [(p.rows, p.length) for p in own.micro_batches(0)] == [(2, 0)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -30,9 +30,9 @@ class MicroBatch(NamedTuple):
 
     Args:
         batch: the tensors made by `collate`.
-        weight: share of the update's examples in this micro-batch; the weights of all processes add up to 1.
+        weight: factor of its loss; those of all parts and processes add up to 1.
         rows: examples in it.
-        length: tokens of its longest example, 0 where examples carry no `input_ids`.
+        length: tokens of its longest input, 0 where examples carry no `input_ids`.
     """
 
     batch: Batch
@@ -69,10 +69,13 @@ class Batches(Generic[Feature]):
         seed: of the order, and of what `choose` draws.
         group_by_length: sort by length within windows of 50 shuffled batches, then shuffle the batches of each window.
             Less padding, so faster; off by default, since the papers draw every batch uniformly.
-        token_budget: most padded input tokens in one forward pass; a micro-batch above it is passed in several parts,
-            each weighted by its examples. It bounds memory and leaves the objective of an update as it was.
+        token_budget: most padded tokens, of inputs and of answers, in one forward pass; a micro-batch above it is passed
+            in several parts. It bounds memory and leaves the objective of an update as it was.
         choose: picks one of several answers of an example, with a generator of its own per (seed, epoch, example).
-        length: tokens of an example, for `group_by_length` and `token_budget`; by default those of its `input_ids`.
+        weigh: what an example counts in the mean that the loss of a batch is, such as the tokens of its answer; by
+            default 1.
+        lengths: tokens of each sequence of an example, the input first (`group_by_length` looks at it alone); by default
+            those of its `input_ids` and, where they are a sequence, of its `labels`.
 
     Raises:
         DeltatuneError: no examples, or a size below 1.
@@ -85,7 +88,8 @@ class Batches(Generic[Feature]):
     group_by_length: bool = False
     token_budget: int | None = None
     choose: Callable[[Feature, torch.Generator], Feature] | None = None
-    length: Callable[[Feature], int] | None = None
+    weigh: Callable[[Feature], int] | None = None
+    lengths: Callable[[Feature], tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.features:
@@ -114,14 +118,22 @@ class Batches(Generic[Feature]):
     def micro_batches(self, step: int, accumulation: int = 1, rank: int = 0, world: int = 1) -> list[MicroBatch]:
         """What process `rank` of `world` passes forward in update `step` (from 0).
 
-        Each micro-batch is dealt out over the processes, so an update sees the same examples however many there are;
-        the weights make the sum over parts and processes the mean over all examples of the update.
+        Each micro-batch is dealt out over the processes, so an update sees the same examples however many there are. The
+        objective of an update is the mean over its micro-batches' losses, each counted by its examples; the loss of a
+        micro-batch is the mean that `weigh` says. The weights of the parts make the sum over parts and processes that.
         """
         epoch = step // self.per_epoch(accumulation)
         groups = self.indices(step, accumulation)
-        total = sum(map(len, groups))
-        parts = [part for group in groups for part in self._split(group[rank::world])]
-        return [self._collate(part, epoch, total) for part in parts]
+        rows = sum(map(len, groups))
+        found = []
+        for group in groups:
+            # Drawn for all processes: each has to know what the others' examples count.
+            features = [self._feature(index, epoch) for index in group]
+            whole = sum(map(self._weigh, features))
+            for part in self._split(features[rank::world]):
+                share = sum(map(self._weigh, part))
+                found.append(self._collate(part, len(group) * share / (rows * whole)))
+        return found
 
     @cached_property
     def _count(self) -> int:
@@ -129,7 +141,7 @@ class Batches(Generic[Feature]):
 
     @cached_property
     def _lengths(self) -> list[int]:
-        return [(self.length or _length)(feature) for feature in self.features]
+        return [self._widths(feature)[0] for feature in self.features]
 
     @cached_property
     def _orders(self) -> dict[int, list[list[int]]]:
@@ -153,22 +165,32 @@ class Batches(Generic[Feature]):
             batches += [grouped[i] for i in torch.randperm(len(grouped), generator=generator).tolist()]
         return batches
 
-    def _split(self, group: list[int]) -> list[list[int]]:
+    def _split(self, group: list[Feature]) -> list[list[Feature]]:
         if self.token_budget is None or not group:
             return [group] if group else []
-        parts: list[list[int]] = []
-        for index in sorted(group, key=lambda i: -self._lengths[i]):
-            # Sorted, so the first example of a part is its longest and the part's width.
-            if parts and self._lengths[parts[-1][0]] * (len(parts[-1]) + 1) <= self.token_budget:
-                parts[-1].append(index)
+        parts: list[list[Feature]] = []
+        padded: tuple[int, ...] = ()  # widths of the last part
+        for feature in sorted(group, key=self._widths, reverse=True):
+            own = self._widths(feature)
+            both = tuple(map(max, padded, own))
+            if parts and sum(both) * (len(parts[-1]) + 1) <= self.token_budget:
+                parts[-1].append(feature)
+                padded = both
             else:
-                parts.append([index])
+                parts.append([feature])
+                padded = own
         return parts
 
-    def _collate(self, part: list[int], epoch: int, total: int) -> MicroBatch:
-        batch = self.collate([self._feature(index, epoch) for index in part])
+    def _widths(self, feature: Feature) -> tuple[int, ...]:
+        return (self.lengths or _lengths)(feature)
+
+    def _weigh(self, feature: Feature) -> int:
+        return 1 if self.weigh is None else self.weigh(feature)
+
+    def _collate(self, part: list[Feature], weight: float) -> MicroBatch:
+        batch = self.collate(part)
         width = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
-        return MicroBatch(batch, len(part) / total, len(part), width)
+        return MicroBatch(batch, weight, len(part), width)
 
     def _feature(self, index: int, epoch: int) -> Feature:
         if self.choose is None:
@@ -181,5 +203,23 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def _length(feature: Any) -> int:
-    return len(feature["input_ids"] if isinstance(feature, Mapping) else feature.input_ids)
+def _lengths(feature: Any) -> tuple[int, ...]:
+    get = feature.get if isinstance(feature, Mapping) else partial(getattr, feature)
+    labels = get("labels", None)
+    return (len(get("input_ids")), *([len(labels)] if isinstance(labels, Sequence) else []))
+
+
+def pad(features: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    """input_ids, attention_mask and (where there are any) token_type_ids, (B, T) int64, padded on the right."""
+    batch = {"input_ids": pad_rows([feature["input_ids"] for feature in features], pad_id)}
+    lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
+    batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
+    if "token_type_ids" in features[0]:
+        batch["token_type_ids"] = pad_rows([feature["token_type_ids"] for feature in features], 0)
+    return batch
+
+
+def pad_rows(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """`rows` as (B, T) int64, T the longest of them, filled up on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])

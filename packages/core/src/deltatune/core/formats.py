@@ -7,7 +7,7 @@ and `TextFormat` (text to text). A feature is one encoded example; `collate` pad
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 
 from deltatune.core.backbone import Backbone
-from deltatune.core.batches import Batch
+from deltatune.core.batches import Batch, pad, pad_rows
+from deltatune.core.cache import kept
 from deltatune.core.data import Example, Task, as_text
 from deltatune.core.delta import DeltaConfig, SoftPrompt
 from deltatune.core.errors import DeltatuneError
@@ -48,7 +49,10 @@ class Format:
         return self.task.metric
 
     def features(self, examples: Sequence[Example]) -> list[Feature]:
-        """Encoded examples, in order, with `labels` where an example has one."""
+        """Encoded examples, in order, with `labels` where an example has one; of a large task from the cache."""
+        return kept(self, examples, lambda: self._encode(examples))
+
+    def _encode(self, examples: Sequence[Example]) -> list[Feature]:
         raise NotImplementedError
 
     def collate(self, features: Sequence[Feature]) -> Batch:
@@ -63,8 +67,12 @@ class Format:
         """The feature as one training step sees it; differs from it where an example has several answers."""
         return feature
 
+    def weigh(self, feature: Feature) -> int:
+        """What the feature counts in the mean that `loss` is: one, as every other."""
+        return 1
+
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The objective, (), mean over the batch."""
+        """The objective, (), mean over the batch, each feature counted as `weigh` says."""
         raise NotImplementedError
 
     def predict(self, logits: Tensor) -> list[Prediction]:
@@ -101,7 +109,7 @@ class Format:
 class HeadFormat(Format):
     """Texts into a classification head; cross entropy, or mean squared error for a regression (logits (B, 1))."""
 
-    def features(self, examples: Sequence[Example]) -> list[Feature]:
+    def _encode(self, examples: Sequence[Example]) -> list[Feature]:
         """The texts, as one or as a pair, cut from the longer end to `max_length`."""
         if not examples:
             return []
@@ -151,8 +159,9 @@ class PromptFormat(Format):
         if task.regression and len(words) != 2:
             raise DeltatuneError(f"task {task.name} has {len(words)} label words; a regression needs one for each end")
         self.words = torch.tensor(label_word_ids(words, list(words) if task.regression else task.labels, tokenizer))
+        self._encode(task.train[:1])  # a template that shows what no example has fails before anything is written
 
-    def features(self, examples: Sequence[Example]) -> list[Feature]:
+    def _encode(self, examples: Sequence[Example]) -> list[Feature]:
         """The filled template."""
         lengths = Lengths(self.max_length)
         segments = "token_type_ids" in self.tokenizer.model_input_names
@@ -202,7 +211,7 @@ class TextFormat(Format):
         """The metric of texts."""
         return self.task.text_metric
 
-    def features(self, examples: Sequence[Example]) -> list[Feature]:
+    def _encode(self, examples: Sequence[Example]) -> list[Feature]:
         """The input's ids, the ids of every accepted answer, and those of the first answer as labels."""
         if not examples:
             return []
@@ -221,7 +230,7 @@ class TextFormat(Format):
         """As `Format.collate`, with labels (B, L) padded with -100."""
         batch = pad(features, self.pad_id)
         if all("labels" in feature for feature in features):
-            batch["labels"] = _padded([feature["labels"] for feature in features], -100)
+            batch["labels"] = pad_rows([feature["labels"] for feature in features], -100)
         return batch
 
     def choose(self, feature: Feature, generator: torch.Generator) -> Feature:
@@ -230,6 +239,10 @@ class TextFormat(Format):
             return feature
         number = int(torch.randint(len(feature["answers"]), (), generator=generator))
         return {**feature, "labels": feature["answers"][number]}
+
+    def weigh(self, feature: Feature) -> int:
+        """The tokens of its answer."""
+        return max(1, len(feature["labels"]))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross entropy, mean over the answer tokens of the batch; `logits` (B, L, V)."""
@@ -283,18 +296,3 @@ def _form(
         rows = sum(delta.length for delta in deltas if isinstance(delta, SoftPrompt))
         return PromptFormat(task, tokenizer, length, rows)
     return HeadFormat(task, tokenizer, length)
-
-
-def pad(features: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
-    """input_ids, attention_mask and (where there are any) token_type_ids, (B, T) int64, padded on the right."""
-    batch = {"input_ids": _padded([feature["input_ids"] for feature in features], pad_id)}
-    lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
-    batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
-    if "token_type_ids" in features[0]:
-        batch["token_type_ids"] = _padded([feature["token_type_ids"] for feature in features], 0)
-    return batch
-
-
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])

@@ -57,7 +57,7 @@ class History:
 
     Args:
         steps: updates done.
-        losses: mean loss of the examples of each update, before that update.
+        losses: the objective of each update, before that update.
         learning_rates: of each update.
         gradient_norms: joint L2 norm of each update's gradient, before clipping.
         evaluations: (updates done, dev score).
@@ -95,7 +95,7 @@ def fit(
     """Train `params` in place on `loss` and say what happened.
 
     Args:
-        loss: of a batch on the device of `params`; a scalar, the mean over the examples of the batch.
+        loss: of a batch on the device of `params`; a scalar, the mean over the batch (see `Batches.weigh`).
         params: name -> trainable leaf tensor, all on one device. They end at their last values, whatever was selected.
         batches: usually `config.batches(features, collate)`.
         config: everything else that decides the outcome.

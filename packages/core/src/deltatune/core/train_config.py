@@ -27,7 +27,8 @@ class TrainConfig:
         batch_size: examples in one forward pass, over all processes together.
         accumulation: forward passes per update; an update sees batch_size * accumulation examples.
         group_by_length: put examples of similar length together: faster, but no longer a uniform order.
-        token_budget: most padded input tokens in one forward pass; larger ones are passed in parts; null for no limit.
+        token_budget: most padded tokens, of inputs and answers, in one forward pass; larger ones are passed in parts; null
+            for no limit.
         eval_every: updates between evaluations on dev; null evaluates at the end of each epoch.
         select: keep the weights of the best evaluation or of the last update.
         ties: which of equal best evaluations is kept.
@@ -80,9 +81,11 @@ class TrainConfig:
         features: Sequence[Feature],
         collate: Callable[[list[Feature]], Batch],
         choose: Callable[[Feature, torch.Generator], Feature] | None = None,
+        weigh: Callable[[Feature], int] | None = None,
     ) -> Batches[Feature]:
-        """`features` in the order and portions of this configuration; `choose` as in `Batches`."""
-        return Batches(features, collate, self.batch_size, self.data_seed, self.group_by_length, self.token_budget, choose)
+        """`features` in the order and portions of this configuration; `choose` and `weigh` as in `Batches`."""
+        grouped, budget = self.group_by_length, self.token_budget
+        return Batches(features, collate, self.batch_size, self.data_seed, grouped, budget, choose, weigh)
 
     def total(self, per_epoch: int) -> int:
         """Updates of a whole run, where an epoch has `per_epoch` of them."""
