@@ -108,7 +108,7 @@ def tune_prepared(
     method = method or Method()
     dev = form.features(task.dev)
     train = replace(config.train, optimizer=replace(config.train.optimizer, lr=config.learning_rate))
-    batches = train.batches(form.features(task.train), form.collate, form.choose)
+    batches = train.batches(form.features(task.train), form.collate, form.choose, form.weigh)
     per_epoch = batches.per_epoch(train.accumulation)
     if train.eval_every is None:
         # A run shorter than an epoch is still evaluated once.
