@@ -34,7 +34,7 @@ class BackboneConfig:
             (text for encoder-decoders, head for all others).
         device: where to compute; auto takes a GPU if there is one.
         precision: fp32, or bf16 for the matrix products of a frozen base (kept in fp32 as stored).
-        sites: YAML record of an architecture that deltatune does not know.
+        sites: YAML record of an architecture that deltatune does not know, or the record itself.
     """
 
     model: str
@@ -42,7 +42,7 @@ class BackboneConfig:
     form: Literal["auto", "head", "prompt", "text"] = "auto"
     device: Device = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    sites: Path | None = None
+    sites: Path | Sites | None = None
 
 
 @dataclass

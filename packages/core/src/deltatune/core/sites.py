@@ -220,16 +220,20 @@ def read_sites(path: Path) -> Sites:
     Raises:
         DeltatuneError: not YAML, an unknown or a missing field, a text where a list belongs, an unknown kind of sub-layer.
     """
-    raw = read_yaml(path)
+    return sites_from(read_yaml(path), str(path))
+
+
+def sites_from(raw: Any, where: str) -> Sites:
+    """The record in plain values `raw`, as YAML and JSON give them; `where` they stand is named in errors (as `read_sites`)."""
     try:
         stacks = tuple(
             Stack(**{**stack, "sublayers": tuple(_sublayer(item) for item in stack["sublayers"])}) for stack in raw["stacks"]
         )
         return Sites(**{**raw, "stacks": stacks, "head": _names(raw, "head")})
     except DeltatuneError as error:
-        raise DeltatuneError(f"{path}: {error}") from error
+        raise DeltatuneError(f"{where}: {error}") from error
     except (TypeError, KeyError, AttributeError) as error:
-        raise DeltatuneError(f"{path}: not a sites record ({error}); fields: see `deltatune.core.sites.Sites`") from error
+        raise DeltatuneError(f"{where}: not a sites record ({error}); fields: see `deltatune.core.sites.Sites`") from error
 
 
 def _sublayer(raw: dict[str, Any]) -> SubLayer:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deltatune.core import checkpoint
-from deltatune.core.backbone import Backbone
+from deltatune.core.combining import other_meaning
 from deltatune.core.data import Task
 from deltatune.core.delta import Tuned, attach
 from deltatune.core.errors import DeltatuneError
@@ -25,6 +24,7 @@ from deltatune.core.loading import load_backbone
 from deltatune.core.method import Method
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.run import RunFolder, digest_of
+from deltatune.core.run_facts import begun, described, facts_of, records_of, require_unchanged
 from deltatune.core.train import History, Hooks, fit
 from deltatune.core.tune_config import TuneConfig
 
@@ -67,20 +67,26 @@ def prepare(config: TuneConfig) -> tuple[Tuned, Format, Task]:
         start = checkpoint.read(config.start)
         if not config.other_base:
             checkpoint.require_base(start, backbone)
-        take_start(tuned, start)
+        task = replace(task, notes=(*task.notes, *take_start(tuned, start, task.labels)))
     return tuned, form, task
 
 
-def take_start(tuned: Tuned, start: checkpoint.Saved) -> None:
-    """Start from saved values; a head of another width keeps its fresh values.
+def take_start(tuned: Tuned, start: checkpoint.Saved, labels: tuple[str, ...]) -> list[str]:
+    """Start from saved values; a head of another width, or for other labels, keeps its fresh values, and a note says so.
 
     Raises:
-        DeltatuneError: the deltas themselves have other names or shapes.
+        DeltatuneError: the deltas themselves have other settings (first values and dropout do not count), names or shapes.
     """
-    own = tuned.weights()
+    if (found := other_meaning(start.configs, [delta.config for delta in tuned.kinds()])) is not None:
+        raise DeltatuneError(
+            f"--start {start.path}: its deltas and those asked for have other settings ({found}); give those of the start"
+        )
+    own, known = tuned.weights(), start.about.get("labels")
     fits = set(start.head) == set(tuned.head_names) and all(start.weights[n].shape == own[n].shape for n in tuned.head_names)
+    fits = fits and (known is None or tuple(known) == labels)
     kept = {} if fits else {name: own[name] for name in tuned.head_names}
     tuned.load({name: w for name, w in start.weights.items() if fits or name not in start.head} | kept)
+    return [] if fits or not start.head else [f"the head starts afresh: that of {start.path} is for other labels"]
 
 
 def tune(config: TuneConfig, hooks: Hooks | None = None, resume_from: Path | None = None) -> Result:
@@ -166,75 +172,34 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
     identity = config.identity() | ({"method": settings} if settings else {})
     folder = RunFolder(out_dir, digest_of(identity))
     if not overwrite and (there := folder.finished()) is not None:
+        require_unchanged(config, out_dir, there)
         return {**there, "already_finished": True}
     tuned, form, task = prepare(config)
     before = method.begin(tuned, form, task)
-    trained = {id(tensor) for tensor in method.trained(tuned).values()}
     facts = {
         **about,
-        **_facts(config, tuned, task, trained),
+        **facts_of(config, tuned, task, method.trained(tuned).values()),
         "before": {split: found.numbers() for split, found in before.items()},
     }
     facts["config"] = identity | {"learning_rate": config.learning_rate}
     with held(out_dir):
+        if not overwrite and (there := begun(folder)) is not None:
+            require_unchanged(config, out_dir, there, facts)
         if not folder.begin(facts, config_yaml, overwrite):  # another process finished it meanwhile
             return {**(folder.finished() or facts), "already_finished": True}
         started = time.perf_counter()
-        described = {"task": config.task.task, "labels": list(task.labels), "metric": form.metric, "form": tuned.backbone.form}
+        known = described(config, tuned, form, task)
 
         def snapshot(step: int, values: Mapping[str, Tensor]) -> None:
-            checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**described, "step": step})
+            checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**known, "step": step})
 
         hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
         resume = folder.state if (folder.state / "state.pt").exists() else None
         result = tune_prepared(config, tuned, form, task, hooks, resume, method)
         step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
-        checkpoint.save(out_dir / "delta", tuned, {**described, "step": step}, result.weights)
+        checkpoint.save(out_dir / "delta", tuned, {**known, "step": step}, result.weights)
         facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3)}
         final = {split: scores.numbers() for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
         facts |= {"step": step, "scores": final}
-        folder.finish(facts, list(_records(config, facts, result, final, step)))
+        folder.finish(facts, list(records_of(config, facts, result.history, final, step)))
         return facts
-
-
-def _facts(config: TuneConfig, tuned: Tuned, task: Task, trained: Container[int]) -> dict[str, Any]:
-    backbone: Backbone = tuned.backbone
-    return {
-        "base": {"name": backbone.name, "commit": backbone.commit, "digest": backbone.digest},
-        "data": {"digest": task.digest, "train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
-        "notes": list(task.notes),
-        "device": _device_name(backbone.device),
-        "threads": torch.get_num_threads(),
-        "trainable": _counts(tuned, trained),
-    }
-
-
-def _counts(tuned: Tuned, trained: Container[int]) -> dict[str, int]:
-    """Trained scalars of each delta; `trained` holds the identities of the tensors that the optimizer changes."""
-    return {
-        type(delta.config).__name__: sum(p.numel() for p in delta.parameters() if id(p) in trained) for delta in tuned.kinds()
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _records(config: TuneConfig, facts: Mapping[str, Any], result: Result, final: Mapping[str, Any], step: int) -> Any:
-    common = {
-        "task": config.task.task,
-        "base": facts["base"]["name"],
-        "deltas": [delta.describe() for delta in config.deltas],
-        "init_seed": config.init_seed,
-        "data_seed": config.train.data_seed,
-        "tag": facts.get("tag", ""),
-    }
-    if "method" in facts["config"]:
-        common["method"] = facts["config"]["method"]
-    for split, numbers in facts["before"].items():
-        yield {**common, "kind": "before", "split": split, "step": 0, **numbers}
-    for at, value in result.history.evaluations:
-        yield {**common, "kind": "curve", "split": "dev", "step": at, "value": None if math.isnan(value) else value}
-    for split, numbers in final.items():
-        seconds = {"seconds": facts["seconds"], "train_seconds": facts["train_seconds"]}
-        yield {**common, "kind": "result", "split": split, "step": step, **numbers, "trainable": facts["trainable"], **seconds}
