@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.method import Method
 from deltatune.core.train import TrainConfig
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.tuning import tune_to
@@ -114,10 +115,22 @@ def tune(
         log_with: also log to this tracker, below out_dir.
         overwrite: throw away a run that is in out_dir.
     """
-    config = tuning(**options)
+    tune_and_show(tuning(**options), out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, log_with)
+
+
+def tune_and_show(
+    config: TuneConfig,
+    out_dir: Path,
+    about: Mapping[str, Any],
+    config_yaml: str,
+    overwrite: bool = False,
+    log_with: Tracker | None = None,
+    method: Method | None = None,
+) -> None:
+    """What every command that tunes does with its options: see `tune_to`; then print the scores."""
     with_log = _Tracker(log_with, out_dir) if log_with else None
     try:
-        facts = tune_to(config, out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, with_log)
+        facts = tune_to(config, out_dir, about, config_yaml, overwrite, with_log, method)
     finally:
         if with_log is not None:
             with_log.close()
@@ -150,6 +163,8 @@ class _Tracker:
 
 def _show(facts: dict[str, Any], out_dir: Path) -> None:
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
+    for split, numbers in facts.get("before", {}).items():
+        table.add_row(f"{split} before", *row(numbers))
     for split, numbers in facts["scores"].items():
         table.add_row(split, *row(numbers))
     console = output()
