@@ -270,4 +270,4 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DeltatuneError(f"cannot read {path}: {error.strerror}") from error
+        raise DeltatuneError(f"cannot read {path}: {error.strerror}; restore the file, or tune again") from error
