@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltatune.core.cli import CHOICES, Commands, Planned, run
+from deltatune.core.cli import CHOICES, Commands, Lazy, Planned, run
+
+_HERE = "deltatune.recyclable.commands"
 
 COMMANDS: Commands = {
-    "tune": Planned("tune a task from any checkpoint of a pre-training series"),
-    "apply": Planned("evaluate an old delta on a new base without training"),
-    "interpolate": Planned("evaluate the path between two tuned models"),
-    "distill": Planned("tune on the new base with an old delta on the old base as teacher"),
-    "init": Planned("tune from an old delta as initialization"),
-    "combine": Planned("distill from an old delta and start from it"),
-    "distance": Planned("measure how far models or deltas are apart, in all and by layer group"),
-    "similarity": Planned("compare what two bases compute, attention head by attention head"),
+    "tune": Lazy("deltatune.core.cli.tune:tune", "tune a task from any checkpoint of a pre-training series"),
+    "apply": Lazy(f"{_HERE}.applying:apply", "evaluate an old delta on a new base without training"),
+    "interpolate": Lazy(f"{_HERE}.walking:interpolate", "evaluate the path between two tuned models"),
+    "distill": Lazy(f"{_HERE}.tuning:distill", "tune on the new base with an old delta on the old base as teacher"),
+    "init": Lazy(f"{_HERE}.tuning:init", "tune from an old delta as initialization"),
+    "combine": Lazy(f"{_HERE}.tuning:combine", "distill from an old delta and start from it"),
+    "distance": Lazy(f"{_HERE}.measuring:distance", "measure how far models or deltas are apart, in all and by layer group"),
+    "similarity": Lazy(f"{_HERE}.measuring:similarity", "compare what two models compute, attention head by attention head"),
     "pretrain": Planned("upgrade a base over domains or over your own texts"),
-    "project": Planned("learn a projection of old weights onto new ones and apply it to another task"),
-    "sweep": Planned("search the weights and the temperature of distillation on dev"),
+    "project": Lazy(
+        f"{_HERE}.projecting:project", "learn a projection of old weights onto new ones and apply it to another task"
+    ),
+    "sweep": Lazy(f"{_HERE}.sweeping:sweep", "search the weights and the temperature of distillation on dev"),
     "advise": Planned("say what each old delta is worth on the new base, with the evidence"),
     "reproduce": Planned("check the claims of the paper"),
 }
