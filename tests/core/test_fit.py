@@ -126,7 +126,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing(value, tmp_path
     net = Net()
     whole_loss, snapshots = net.loss, []
     net.loss = lambda batch: whole_loss(batch) * (value if net.calls > 8 else 1.0)
-    hooks = replace(QUIET, state_dir=tmp_path, on_snapshot=lambda step, params: snapshots.append(step))
+    hooks = replace(QUIET, state_dir=tmp_path, on_snapshot=snapshots.append)
     with pytest.raises(DeltatuneError, match=f"loss is {value} at update 5; lower optimizer.lr") as caught:
         net.fit(replace(CONFIG, save_every=1, snapshots=1), hooks)
     assert "\n" not in str(caught.value)

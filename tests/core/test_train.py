@@ -102,7 +102,7 @@ def test_events_as_modeconn(golden, index):
     config = replace(PLAIN, steps=steps, accumulation=given["acc"], eval_every=given["valid"], ties="last")
     config = replace(config, early_stopping=patience, snapshots=given["output"])
     toy, snapshots = Toy(given["batches"], given["scores"]), []
-    history = toy.fit(config, replace(QUIET, on_snapshot=lambda step, params: snapshots.append(step)))
+    history = toy.fit(config, replace(QUIET, on_snapshot=snapshots.append))
     assert [["validate", *e] for e in history.evaluations] == [e for e in events if e[0] == "validate"]
     assert [["save", f"checkpoint@{s}.pt", s] for s in snapshots] == [e for e in events if "@" in str(e[1])]
     saved = [e[2] for e in events if e[1] == "checkpoint-best.pt"]
@@ -220,7 +220,11 @@ def test_accumulated_gradients_are_those_of_one_batch(split):
 
 def test_the_best_weights_are_kept_and_the_last_ones_left_in_place():
     toy, taken = Toy(4, [0.1, 0.9, math.nan, 0.9]), {}
-    history = toy.fit(replace(PLAIN, snapshots=(2, 4)), replace(QUIET, on_snapshot=taken.__setitem__))
+
+    def take(step):
+        taken[step] = {name: tensor.detach().clone() for name, tensor in toy.params.items()}
+
+    history = toy.fit(replace(PLAIN, snapshots=(2, 4)), replace(QUIET, on_snapshot=take))
     assert (history.best_step, history.best_score) == (2, 0.9)
     assert list(taken) == [2, 4]
     for name, tensor in toy.params.items():

@@ -12,10 +12,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from safetensors import SafetensorError
 
 from deltatune.core.backbone import Backbone, BackboneConfig, Device, Form, wrap
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.processes import local_rank
 from deltatune.core.sites import Sites, read_sites, sites_of
 
 
@@ -98,17 +100,20 @@ def _weights(name: str, kind: Any, source: str, options: dict[str, Any]) -> tupl
 
 
 def pick_device(device: Device) -> torch.device:
-    """The torch device for `device`; "auto" prefers cuda, then mps, then cpu.
+    """The torch device for `device`; "auto" prefers cuda, then mps, then cpu. Processes of a launch have a GPU each.
 
     Raises:
         DeltatuneError: the device asked for is not there.
     """
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(name for name, found in here.items() if found))
-    if not here[device]:
+    chosen = device
+    if device == "auto" and parse_flag_from_env("ACCELERATE_USE_CPU"):  # `accelerate launch --cpu`
+        chosen = "cpu"
+    elif device == "auto":
+        chosen = next(name for name, found in here.items() if found)
+    elif not here[device]:
         raise DeltatuneError(f"--device {device}: none here; use --device auto or cpu")
-    return torch.device(device)
+    return torch.device(chosen, local_rank()) if chosen == "cuda" else torch.device(chosen)
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate import PartialState
+from accelerate.utils import broadcast, reduce
 from torch import Tensor
 
 from deltatune.core.batches import Batch, Batches, BatchSource, MicroBatch, derived_seed
-from deltatune.core.errors import DeltatuneError
+from deltatune.core.errors import DeltatuneError, SharedError
 from deltatune.core.optim import build_optimizer, schedule
 from deltatune.core.progress import ProgressBar
 from deltatune.core.resume import load_state, save_state
@@ -38,14 +38,14 @@ class Hooks:
     Args:
         mode: called with True before updates and with False before each evaluation and at the end, also after an error:
             the place to switch dropout. `fit` itself touches no train or eval flag.
-        on_snapshot: called with the number of updates done and copies of the tensors, at the configured snapshots.
+        on_snapshot: called with the number of updates done, at the configured snapshots; the tensors have their values of then.
         log: called with named numbers and the number of updates done, every `log_every` updates and at evaluations.
         state_dir: where `state.pt` is written every `save_every` updates.
         progress: show a bar on a terminal, plain lines elsewhere.
     """
 
     mode: Callable[[bool], None] | None = None
-    on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None
+    on_snapshot: Callable[[int], None] | None = None
     log: Callable[[dict[str, float], int], None] | None = None
     state_dir: Path | None = None
     progress: bool = True
@@ -140,7 +140,7 @@ def fit(
             if hooks.log is not None and main and (logged or evaluated):
                 hooks.log(run.numbers(logged, evaluated), step)
             if hooks.on_snapshot is not None and main and snapshot:
-                hooks.on_snapshot(step, run.copies())
+                hooks.on_snapshot(step)
             history.seconds = time.perf_counter() - started
             if hooks.state_dir is not None and main and saved:
                 run.save(hooks.state_dir)
@@ -156,7 +156,7 @@ class _Run:
         self.params, self.batches, self.config = dict(params), batches, config
         self.optimizer = build_optimizer(self.params, config.optimizer)
         self.device = next(iter(self.params.values())).device
-        self.processes = Accelerator()  # for the number of processes and sums over them, nothing else
+        self.processes = PartialState(cpu=self.device.type == "cpu")
         self.per_epoch = batches.per_epoch(config.accumulation)
         self.total = config.total(self.per_epoch)
         self.history = History()
@@ -210,7 +210,7 @@ class _Run:
     def _reduce(self, value: Tensor) -> Tensor:
         """Sum gradients and loss over the processes, in place and as the result."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params.values()]
-        *summed, total = self.processes.reduce([*gradients, value], reduction="sum")
+        *summed, total = reduce([*gradients, value], reduction="sum")
         for parameter, gradient in zip(self.params.values(), summed, strict=True):
             parameter.grad = gradient
         return torch.as_tensor(total)
@@ -223,7 +223,7 @@ class _Run:
                 what = f"the gradient norm is {norm}" if math.isfinite(value) else f"the loss is {value}"
                 rate = self.history.learning_rates[done]
                 other = " or train in fp32" if self.config.precision == "bf16" else " or look for bad input"
-                raise DeltatuneError(f"{what} at update {done + 1}; lower optimizer.lr (now {rate:.3g}){other}")
+                raise SharedError(f"{what} at update {done + 1}; lower optimizer.lr (now {rate:.3g}){other}")
             self.history.losses.append(value)
             self.history.gradient_norms.append(norm)
         self._unsettled.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.method import Method
 from deltatune.core.metrics import higher_is_better
+from deltatune.core.processes import join
 from deltatune.core.run import RunFolder, digest_of
 from deltatune.core.run_facts import begun, described, facts_of, records_of, require_unchanged
 from deltatune.core.train import History, Hooks, fit
@@ -158,6 +160,8 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
             log: Any = None, method: Method | None = None) -> dict[str, Any]:  # fmt: skip
     """Tune into a folder: resumable, never half-written; returns what `run.json` says at the end.
 
+    Of the processes of a launch the first one writes; the others follow it and return the same.
+
     Args:
         config: what to do.
         out_dir: the folder (see `deltatune.core.run`).
@@ -171,35 +175,62 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
     settings = dict(method.settings())
     identity = config.identity() | ({"method": settings} if settings else {})
     folder = RunFolder(out_dir, digest_of(identity))
-    if not overwrite and (there := folder.finished()) is not None:
-        require_unchanged(config, out_dir, there)
+    processes = join(config.backbone.device)
+    if not overwrite and (there := processes.lead(lambda: _finished(config, folder))) is not None:
         return {**there, "already_finished": True}
-    tuned, form, task = prepare(config)
-    before = method.begin(tuned, form, task)
+    (tuned, form, task), before = processes.agree(lambda: _begun(config, method))
     facts = {
         **about,
         **facts_of(config, tuned, task, method.trained(tuned).values()),
         "before": {split: found.numbers() for split, found in before.items()},
     }
     facts["config"] = identity | {"learning_rate": config.learning_rate}
-    with held(out_dir):
-        if not overwrite and (there := begun(folder)) is not None:
-            require_unchanged(config, out_dir, there, facts)
-        if not folder.begin(facts, config_yaml, overwrite):  # another process finished it meanwhile
+    with processes.held(out_dir):
+        if not processes.lead(lambda: _claim(config, folder, facts, config_yaml, overwrite)):
             return {**(folder.finished() or facts), "already_finished": True}
         started = time.perf_counter()
         known = described(config, tuned, form, task)
 
-        def snapshot(step: int, values: Mapping[str, Tensor]) -> None:
+        def snapshot(step: int) -> None:
             checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**known, "step": step})
 
         hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
         resume = folder.state if (folder.state / "state.pt").exists() else None
         result = tune_prepared(config, tuned, form, task, hooks, resume, method)
-        step = result.history.best_step if config.train.select == "best" and result.history.best_step else result.history.steps
-        checkpoint.save(out_dir / "delta", tuned, {**known, "step": step}, result.weights)
-        facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(result.history.seconds, 3)}
-        final = {split: scores.numbers() for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
-        facts |= {"step": step, "scores": final}
-        folder.finish(facts, list(records_of(config, facts, result.history, final, step)))
-        return facts
+        seconds = {"seconds": time.perf_counter() - started, "train_seconds": result.history.seconds}
+        facts |= {name: round(value, 3) for name, value in seconds.items()}
+        return processes.lead(lambda: _keep(config, folder, facts, known, result))
+
+
+def _keep(
+    config: TuneConfig, folder: RunFolder, facts: Mapping[str, Any], known: Mapping[str, Any], result: Result
+) -> dict[str, Any]:
+    """Write what came of the run, and mark it as finished."""
+    history = result.history
+    step = history.best_step if config.train.select == "best" and history.best_step else history.steps
+    checkpoint.save(folder.path / "delta", result.tuned, {**known, "step": step}, result.weights)
+    final = {split: scores.numbers() for split, scores in (("dev", result.dev), ("test", result.test)) if scores}
+    facts = {**facts, "step": step, "scores": final}
+    folder.finish(facts, list(records_of(config, facts, history, final, step)))
+    return facts
+
+
+def _finished(config: TuneConfig, folder: RunFolder) -> dict[str, Any] | None:
+    """What a finished run says, tidied up where that can be done and required to be made of what is there now."""
+    if (there := folder.finished()) is not None:
+        require_unchanged(config, folder.path, there)
+        with suppress(DeltatuneError), held(folder.path):
+            folder.tidy()
+    return there
+
+
+def _begun(config: TuneConfig, method: Method) -> tuple[tuple[Tuned, Format, Task], Mapping[str, Scores]]:
+    prepared = prepare(config)
+    return prepared, method.begin(*prepared)
+
+
+def _claim(config: TuneConfig, folder: RunFolder, facts: Mapping[str, Any], config_yaml: str, overwrite: bool) -> bool:
+    """Begin the run in its folder; False if another process finished it meanwhile."""
+    if not overwrite and (there := begun(folder)) is not None:
+        require_unchanged(config, folder.path, there, facts)
+    return folder.begin(facts, config_yaml, overwrite)

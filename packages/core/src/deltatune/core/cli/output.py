@@ -6,10 +6,16 @@ import sys
 
 from rich.console import Console
 
+from deltatune.core.processes import is_main
+
 WIDTH = 200  # columns where there is no terminal, whose width rich would otherwise take for 80 and cut names
 
 
 def output(error: bool = False) -> Console:
-    """A console on stdout (or stderr) that prints texts as they are: paths and labels may hold square brackets."""
+    """A console on stdout (or stderr) that prints texts as they are: paths and labels may hold square brackets.
+
+    Of the processes of a launch only the first one prints.
+    """
     stream = sys.stderr if error else sys.stdout
-    return Console(file=stream, markup=False, highlight=False, soft_wrap=False, width=None if stream.isatty() else WIDTH)
+    width = None if stream.isatty() else WIDTH
+    return Console(file=stream, markup=False, highlight=False, soft_wrap=False, width=width, quiet=not is_main())
