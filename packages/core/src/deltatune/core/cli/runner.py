@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from deltatune.core.errors import DeltatuneError
+from deltatune.core.errors import DeltatuneError, SharedError
+from deltatune.core.processes import is_main
 
 HELP = frozenset({"-h", "--help"})
 
@@ -100,7 +101,8 @@ def run(
         if debug:
             traceback.print_exc()
         message, code = _diagnose(error)
-        sys.stderr.write(f"{' '.join(place)}: error: {' '.join(message.split())}\n")
+        if is_main() or not isinstance(error, SharedError):
+            sys.stderr.write(f"{' '.join(place)}: error: {' '.join(message.split())}\n")
     return code
 
 
