@@ -16,6 +16,7 @@ from deltatune.core.cli.sharing import sharing
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.method import Method
+from deltatune.core.processes import is_main
 from deltatune.core.train import TrainConfig
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.tuning import tune_to
@@ -112,7 +113,7 @@ def tune(
         out_dir: folder of the run.
         config_yaml: filled in by the program.
         tag: a word of yours that goes into the records.
-        log_with: also log to this tracker, below out_dir.
+        log_with: also log to this tracker, below out_dir. wandb and mlflow also record the names of machine and user.
         overwrite: throw away a run that is in out_dir.
     """
     tune_and_show(tuning(**options), out_dir, {"command": "deltatune tune", "tag": tag}, config_yaml, overwrite, log_with)
@@ -140,25 +141,41 @@ def tune_and_show(
 
 
 class _Tracker:
-    """Named numbers to a tracker of accelerate."""
+    """Named numbers to a tracker of accelerate; `fit` calls it on the first process of a launch only."""
 
     def __init__(self, kind: str, out_dir: Path) -> None:
-        from accelerate import Accelerator
         from accelerate.tracking import get_available_trackers
 
         if kind not in map(str, get_available_trackers()):
             raise DeltatuneError(f"--log_with {kind}: the package {kind} is not installed; install it, or leave the option out")
-        self.accelerator: Any = Accelerator(log_with=kind, project_dir=str(out_dir / "logs"))
-        self.begun = False
+        self.kind, self.logs = kind, out_dir / "logs"
+        self.accelerator: Any = None
 
     def __call__(self, numbers: dict[str, float], step: int) -> None:
-        if not self.begun:  # not before the run has claimed its folder
+        if self.accelerator is None:  # not before the run has claimed its folder and its processes have met
+            from accelerate import Accelerator
+
+            forget_hosts(self.logs)
+            self.accelerator = Accelerator(log_with=self.kind, project_dir=str(self.logs))
             self.accelerator.init_trackers("deltatune")
-            self.begun = True
         self.accelerator.log(numbers, step=step)
 
     def close(self) -> None:
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers if self.accelerator is not None else ():
+            tracker.finish()
+        if is_main():
+            forget_hosts(self.logs)
+
+
+def forget_hosts(logs: Path) -> None:
+    """Rename what TensorBoard calls events.out.tfevents.TIME.HOST.PROCESS.NUMBER, so that the files name no machine.
+
+    A host may have dots in its name. The numbers after it stay: two processes may have begun within one second.
+    """
+    for path in logs.rglob("events.out.tfevents.*"):
+        begun, _, rest = path.name.removeprefix("events.out.tfevents.").partition(".")
+        numbers = [part for part in rest.split(".")[-2:] if part.isdigit()]
+        path.rename(path.with_name(".".join(["events.out.tfevents", begun, *numbers])))
 
 
 def _show(facts: dict[str, Any], out_dir: Path) -> None:
