@@ -64,11 +64,13 @@ def test_tune_leaves_a_run(lora):
     for record in records[1:]:
         same_scores(record, about["scores"][record["split"]])
     saved = checkpoint.read(lora)
+    assert saved.about.pop("settings") == {key: about["config"][key] for key in ("backbone", "task")}
     assert saved.about == {
         "task": about["config"]["task"]["task"],
         "labels": ["negative", "positive"],
         "metric": "accuracy",
         "form": "head",
+        "data_digest": about["data"]["digest"],
         "step": 3,
     }
     assert saved.base["digest"] == about["base"]["digest"]

@@ -209,7 +209,7 @@ def test_what_cannot_be_done_with_a_run(runs, untouched, tmp_path, copied):
     assert "is not an empty folder" in untouched(*merge, copied)
     assert "PEFT has no bottleneck adapters" in untouched("export", "--run", runs / "Houlsby", *out)
     assert "no such file or folder" in untouched("import", "--adapter", tmp_path / "none", "--model", "m", *out)
-    assert "do not match" in untouched("distance", "--left", runs / "LoRA", "--right", runs / "Houlsby")
+    assert "have other settings (LoRA and Houlsby)" in untouched("distance", "--left", runs / "LoRA", "--right", runs / "Houlsby")
     assert "no delta here" in untouched("distance", "--left", runs / "LoRA", "--right", tmp_path)
     assert "steps there: none" in untouched("evaluate", "--run", f"{runs}/LoRA@7")
     copied.with_name("test.jsonl").unlink()

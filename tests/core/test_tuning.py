@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
 import pytest
 
@@ -36,6 +37,28 @@ def test_values_are_sampled_below_and_above_the_middle():
     train = [Example(("x",), i / 4, id=str(i)) for i in range(21)]  # 0, 0.25, ..., 5; the middle itself counts as above
     task = few_shots(build_task(config, train, (), ()), 5, 0)
     assert sorted(e.label >= 2.5 for e in task.train) == [False] * 5 + [True] * 5
+
+
+@pytest.mark.parametrize("bounds", [(-inf, inf), (0.0, inf), (-inf, 9.0)])
+def test_values_without_bounds_are_sampled_below_and_above_their_median(bounds):
+    config = TaskConfig(name="t", reader="jsonl", metric="pearson", regression=bounds)
+    train = [Example(("x",), value, id=str(i)) for i, value in enumerate((0.5, 8.0, 1.0, 7.5, 2.0, 3.0, 3.5, 1.5))]  # median 2.5
+    task = few_shots(build_task(config, train, (), ()), 2, 0)
+    for part in (task.train, task.dev):
+        assert sorted(example.label >= 2.5 for example in part) == [False, False, True, True]
+
+
+def test_values_on_one_side_of_the_middle_are_no_sample():
+    config = TaskConfig(name="t", reader="jsonl", metric="pearson", regression=(0.0, 5.0))
+    train = [Example(("x",), 4.0 + i / 8, id=str(i)) for i in range(8)]
+    with pytest.raises(DeltatuneError, match=r"--shots 2: class below 2.5 of t has 0 examples, 4 are needed"):
+        few_shots(build_task(config, train, (), ()), 2, 0)
+
+
+def test_a_limit_of_dev_does_not_go_with_shots():
+    with pytest.raises(DeltatuneError, match="--max_dev 5 does not go with --shots 4"):
+        TaskChoice("glue/rte", max_dev=5, shots=4)
+    assert TaskChoice("glue/rte", max_train=9, max_test=5, shots=4).max_test == 5
 
 
 def test_too_few_examples_of_a_class_are_named():

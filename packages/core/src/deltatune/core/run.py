@@ -100,9 +100,9 @@ class RunFolder:
         """Write the records, mark the run as finished and remove its state."""
         file = self.path / "records.jsonl"
         with held(file, wait=True):
-            # Snapshots may have been scored while the run was under way.
-            scored = [record for record in read_records(file) if record.get("kind") == "evaluation"] if file.exists() else []
-            _write_records(file, [*records, *scored])
+            # Snapshots may have been used while the run was under way.
+            there = read_records(file) if file.exists() else []
+            _write_records(file, [*records, *(record for record in there if record.get("kind") in ("evaluation", "prediction"))])
         write_json(self.path / "run.json", {**about, **self._constants(), "status": "finished"})
         shutil.rmtree(self.state, ignore_errors=True)
 

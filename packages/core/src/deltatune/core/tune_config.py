@@ -9,6 +9,7 @@ from typing import Any
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.data import Task, few_shots, load_task
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt
+from deltatune.core.errors import DeltatuneError
 from deltatune.core.resume import REPORTING
 from deltatune.core.run import plain
 from deltatune.core.train import TrainConfig
@@ -26,10 +27,10 @@ class TaskChoice:
         data_dir: the root of task folders, or the folder that holds the files.
         max_length: longest input in tokens.
         max_train: use the first N training examples.
-        max_dev: use the first N dev examples.
+        max_dev: use the first N dev examples; not together with `shots`, which draw their own.
         max_test: use the first N test examples.
         shots: train on this many examples of each class, and take as many others of the training examples for development; texts
-            count as one class, values as two (below and above the middle).
+            count as one class, values as two (below and above the middle of the range, or the median where it has no bounds).
         sample_seed: of the draw of `shots`.
     """
 
@@ -41,6 +42,14 @@ class TaskChoice:
     max_test: int | None = None
     shots: int | None = None
     sample_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an option that could not act."""
+        if self.shots is not None and self.max_dev is not None:
+            raise DeltatuneError(
+                f"--max_dev {self.max_dev} does not go with --shots {self.shots}, which takes as many dev examples of each class "
+                "as training examples; leave one of them out"
+            )
 
     def load(self) -> Task:
         """The task with its examples, sampled if so asked."""

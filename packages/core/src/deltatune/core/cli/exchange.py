@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from deltatune.core import checkpoint, legacy, peft_format
 from deltatune.core.backbone import BackboneConfig
@@ -16,7 +16,7 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import held
 from deltatune.core.loading import load_backbone
 from deltatune.core.reuse import open_run
-from deltatune.core.run import RunFolder, digest_of
+from deltatune.core.run import RunFolder, digest_of, plain
 
 
 def export(run: Path, out_dir: Path) -> None:
@@ -68,7 +68,7 @@ def import_(
     backbone = load_backbone(config, num_labels=labels)
     saved = legacy.read_published(adapter, backbone) if adapter.is_file() else peft_format.import_adapter(adapter, backbone)
     described = {} if task is None else {"task": task, "labels": list(_labels(task))}
-    settings = {
+    settings: dict[str, Any] = {
         "backbone": {"model": model, "revision": revision, "form": backbone.form, "precision": "fp32"}
         | {"sites": sites.as_posix() if sites else None},
         "task": {"task": task, "data_dir": data_dir.as_posix() if data_dir else None, "max_length": 256},
@@ -81,7 +81,10 @@ def import_(
         if not folder.begin(facts, config_yaml, overwrite):
             output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
             return
-        checkpoint.write(out_dir / "delta", replace(saved, about={**saved.about, **{k: v for k, v in described.items() if v}}))
+        record = plain(asdict(backbone.sites)) if sites else None
+        kept = {"backbone": settings["backbone"] | {"sites": record}, "task": settings["task"]}
+        known = {key: value for key, value in described.items() if value} | {"settings": kept}
+        checkpoint.write(out_dir / "delta", replace(saved, about={**saved.about, **known}))
         folder.finish(facts, [])
     named = ", ".join(type(delta).__name__ for delta in saved.configs)
     output().print(f"{named} taken from {adapter} into {out_dir}", soft_wrap=True)

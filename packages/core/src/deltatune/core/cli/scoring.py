@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from deltatune.core.backbone import Device
+from deltatune.core.backbone import Backbone, Device
 from deltatune.core.checkpoint import base_record
 from deltatune.core.cli.output import output
 from deltatune.core.cli.tune import row
@@ -19,7 +19,7 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import evaluate as score
 from deltatune.core.evaluation import run as answer
 from deltatune.core.files import write_text
-from deltatune.core.reuse import open_run
+from deltatune.core.reuse import TunedRun, open_run
 from deltatune.core.run import append_records
 
 
@@ -34,11 +34,15 @@ def evaluate(
     precision: Literal["fp32", "bf16"] | None = None,
     max_examples: int | None = None,
     predictions: Path | None = None,
+    whole: bool = False,
+    sites: Path | None = None,
 ) -> None:
     """Score a run on a split of its task, and add a line to its records.
 
+    The examples are those of the run: its --shots, --max_dev and --max_test hold here too, unless --whole is given.
+
     Args:
-        run: a run, or RUN@STEP for a snapshot.
+        run: a run, RUN@STEP for a snapshot, or a delta folder.
         split: which examples.
         model: another base model than the run's; needs --other_base unless its weights are the same.
         task: another task than the run's, with the same labels.
@@ -46,13 +50,15 @@ def evaluate(
         other_base: allow a base with another digest.
         device: where to compute.
         precision: fp32 or bf16; the run's own by default.
-        max_examples: use the first N examples.
+        max_examples: use the first N examples of the split.
         predictions: also write one JSON line for each example here.
+        whole: use all examples of the split, not the run's sample of them.
+        sites: YAML record of the base's architecture; the one that the run was tuned with by default.
     """
     opened = open_run(run)
-    choice = opened.task_choice(task, data_dir)
+    choice = opened.task_choice(task, data_dir, whole)
     loaded = choice.load()
-    backbone = opened.backbone(model, device, precision)
+    backbone = opened.backbone(model, device, precision, sites)
     form = opened.format(backbone, loaded)
     tuned = opened.attach(backbone, other_base)
     examples = list(getattr(loaded, split))[:max_examples]
@@ -66,12 +72,22 @@ def evaluate(
             for example, found in zip(examples, scores.predictions, strict=True)
         )
         write_text(predictions, "".join(line + "\n" for line in lines))
-    bases = {"base": base_record(backbone), "tuned_on": opened.saved.base}
-    record = {"kind": "evaluation", "delta": str(run), "task": choice.task, "split": split, **bases, **numbers}
-    append_records(opened.folder / "records.jsonl", [record])
+    sample = {"data_digest": loaded.digest, "shots": choice.shots, "sample_seed": choice.sample_seed}
+    append_records(
+        opened.folder / "records.jsonl",
+        [{"kind": "evaluation", "task": choice.task, "split": split, **sample, **_where(opened, backbone), **numbers}],
+    )
+    if task is None and not whole and (note := opened.note_on(loaded)) is not None:
+        output(error=True).print(f"note: {note}", soft_wrap=True)
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
     table.add_row(split, *row(numbers))
     output().print(table)
+
+
+def _where(opened: TunedRun, backbone: Backbone) -> dict[str, Any]:
+    """For a record: which delta on which base, and the base that it was tuned on."""
+    about = {"delta": str(opened.path), "delta_digest": opened.saved.digest}
+    return about | {"base": base_record(backbone), "tuned_on": opened.saved.base}
 
 
 def predict(
@@ -84,14 +100,15 @@ def predict(
     other_base: bool = False,
     device: Device = "auto",
     precision: Literal["fp32", "bf16"] | None = None,
+    sites: Path | None = None,
 ) -> None:
-    """Predict the examples of a JSON-lines file.
+    """Predict the examples of a JSON-lines file, and add a line to the run's records.
 
     Each line is an object with "text", or "text" and "text2" for a pair, or with the task's own columns. The output has the
     same lines with "prediction" added.
 
     Args:
-        run: a run, or RUN@STEP for a snapshot.
+        run: a run, RUN@STEP for a snapshot, or a delta folder.
         input: the file.
         output: where to write; the terminal by default.
         model: another base model than the run's.
@@ -100,11 +117,13 @@ def predict(
         other_base: allow a base with another digest.
         device: where to compute.
         precision: fp32 or bf16; the run's own by default.
+        sites: YAML record of the base's architecture; the one that the run was tuned with by default.
     """
     rows = _read_rows(input)
     opened = open_run(run)
-    backbone = opened.backbone(model, device, precision)
-    loaded = opened.task_choice(task, data_dir).load()
+    backbone = opened.backbone(model, device, precision, sites)
+    choice = opened.task_choice(task, data_dir)
+    loaded = choice.load()
     form = opened.format(backbone, loaded)
     tuned = opened.attach(backbone, other_base)
     columns, count = loaded.config.texts, len(loaded.train[0].texts)
@@ -115,10 +134,13 @@ def predict(
         for (_, item), value in zip(rows, found, strict=True)
     ]
     text = "".join(line + "\n" for line in lines)
+    files = {"input": str(input), "output": None if output is None else str(output)}
+    record = {"kind": "prediction", "task": choice.task, **files, **_where(opened, backbone), "n": len(examples)}
     if output is None:
         sys.stdout.write(text)
     else:
         write_text(output, text)
+    append_records(opened.folder / "records.jsonl", [record])
 
 
 def _read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -30,7 +30,7 @@ def tuning(
     delta: DeltaConfig,
     also: list[DeltaConfig] | None = None,
     data_dir: Path | None = None,
-    train: TrainConfig = TrainConfig(),  # noqa: B008 - frozen
+    train: TrainConfig = TrainConfig(save_every=100),  # noqa: B008 - frozen
     lr: float | None = None,
     init_seed: int = 0,
     data_seed: int | None = None,
@@ -89,7 +89,7 @@ def tuning(
         backbone=BackboneConfig(model, revision, form, device, precision, sites),
         task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test, shots, sample_seed),
         deltas=(delta, *(also or ())),
-        train=replace(train, precision=lean, save_every=train.save_every or 100),
+        train=replace(train, precision=lean),
         init_seed=init_seed,
         start=start,
         other_base=other_base,

@@ -8,6 +8,7 @@ streams never change; with it the published files come out byte for byte.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -92,14 +93,23 @@ def sample_by_class(train_labels: Sequence[str], dev_labels: Sequence[str], shot
 def few_shots(task: Task, shots: int, seed: int) -> Task:
     """`task` with `shots` training and as many development examples of each class, all drawn from its training examples.
 
+    Texts count as one class. Values count as two: below, and from the middle of the task's range up; where the range has no
+    bounds, the median of the training values takes the place of the middle.
+
     Raises:
         DeltatuneError: a class has fewer than twice as many.
     """
     if shots < 1:
         raise DeltatuneError(f"--shots must be at least 1, got {shots}")
-    middle = sum(task.regression) / 2 if task.regression else 0.0
-    classes = [str(e.label >= middle) if isinstance(e.label, float) else str(e.label) for e in task.train]
-    for name in dict.fromkeys(classes):
+    classes = [str(example.label) for example in task.train]
+    known = dict.fromkeys(classes)
+    if task.regression is not None:
+        values = [float(example.label or 0.0) for example in task.train]
+        middle = sum(task.regression) / 2
+        middle = middle if isfinite(middle) else float(np.median(values))
+        known = dict.fromkeys((f"below {middle:g}", f"from {middle:g} up"))
+        classes = [list(known)[value >= middle] for value in values]
+    for name in known:
         if classes.count(name) < 2 * shots:
             raise DeltatuneError(
                 f"--shots {shots}: class {name} of {task.name} has {classes.count(name)} examples, {2 * shots} are needed "
