@@ -22,7 +22,12 @@ COMMANDS: Commands = {
     "prepare": Lazy("deltatune.core.cli.prepare:prepare", "write public data sets in the published layouts"),
     "fewshot": Lazy("deltatune.core.cli.fewshot:fewshot", "draw the published few-shot samples"),
     "pretrain": Planned("continue pre-training over domains"),
-    "world": Planned("show or rebuild the built-in world"),
+    "world": {
+        "list": Lazy("deltatune.core.cli.world:list_", "list the tasks of the built-in world"),
+        "show": Lazy("deltatune.core.cli.world:show", "print examples of one of them", first="task"),
+        "export": Lazy("deltatune.core.cli.world:export", "write them as files"),
+        "rebuild": Planned("make the models of the built-in world again"),
+    },
     "report": Planned("build tables and figures from the records of runs"),
     "reproduce": Lazy("deltatune.core.cli.reproduce:reproduce", "check the claims of every installed paper (none yet)"),
 }

@@ -36,10 +36,12 @@ class Lazy:
     Args:
         target: `module:function`.
         summary: one line for the list of commands.
+        first: the option that a first word without `--` is the value of, where there is one.
     """
 
     target: str
     summary: str
+    first: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def run(
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        message, code = _diagnose(error)
+        message, code = diagnose(error)
         if is_main() or not isinstance(error, SharedError):
             sys.stderr.write(f"{' '.join(place)}: error: {' '.join(message.split())}\n")
     return code
@@ -147,6 +149,8 @@ def _dispatch(
 
     bases = [load(choice) if isinstance(choice, str) else choice for choice in choices]
     function = load(command.target) if isinstance(command, Lazy) else command
+    if isinstance(command, Lazy) and command.first and words and not words[0].startswith("-"):
+        words = [f"--{command.first}={words[0]}", *words[1:]]
     result = function(**parse(function, place, words, bases))
     return result if isinstance(result, int) else 0
 
@@ -183,7 +187,7 @@ def _rows(commands: Commands, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + name, (command.__doc__ or "").strip().partition("\n")[0]
 
 
-def _diagnose(error: BaseException) -> tuple[str, int]:
+def diagnose(error: BaseException) -> tuple[str, int]:
     """The line for `error`, and the exit code."""
     if isinstance(error, DeltatuneError):
         return str(error), 2

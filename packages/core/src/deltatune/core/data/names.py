@@ -44,7 +44,7 @@ def builtin_task(name: str) -> TaskConfig:
     if family.lower() == "world" and task:
         from deltatune.core.world.tasks import task_config as world_task
 
-        return world_task(task.lower())
+        return world_task(name.lower())
     key = _table()["aliases"].get(name.lower(), name.lower())
     if key not in _table()["tasks"]:
         known = [*_table()["tasks"], *_table()["aliases"]]

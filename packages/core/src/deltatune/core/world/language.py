@@ -15,9 +15,6 @@ from deltatune.core.world.draw import Draw
 
 Synonyms = tuple[str, str]
 
-ACCEPTED = 3
-"""Of the four kinds of people, and of the four kinds of things, of a topic, how many a verb goes with."""
-
 CONTENT_WEIGHT, FUNCTION_WEIGHT = 0.30, 0.08
 """How likely a word of each sort is to be hidden in pre-training."""
 
@@ -27,8 +24,8 @@ class Verb(NamedTuple):
 
     Args:
         words: two participles of one meaning.
-        people: indices of the people who do it.
-        things: indices of the things it is done to.
+        people: indices of the people who do it, all but one.
+        things: indices of the things it is done to, all but one.
         opposite: index of the verb that means the opposite, and goes with the same people and things.
     """
 
@@ -120,13 +117,18 @@ def _domain(name: str, words: Mapping[str, Any], relations: tuple[str, ...], dra
 
 
 def _topic(name: str, words: Mapping[str, Any], draw: Draw) -> Topic:
-    verbs: list[Verb] = []
-    for pair in words["verbs"]:
-        people, things = (tuple(sorted(draw.distinct(range(len(words[kind])), ACCEPTED))) for kind in ("people", "things"))
-        first = len(verbs)
-        verbs += [Verb((one, two), people, things, first + 1 - side) for side, (one, two) in enumerate(pair)]
     people, things = (tuple((one, two) for one, two in words[kind]) for kind in ("people", "things"))
+    # Each pair of opposites leaves out another one, so that every noun is in some fact.
+    no_people, no_things = (draw.distinct(range(len(nouns)), len(words["verbs"])) for nouns in (people, things))
+    verbs: list[Verb] = []
+    for number, (pair, no_person, no_thing) in enumerate(zip(words["verbs"], no_people, no_things, strict=True)):
+        some_people, some_things = _all_but(no_person, len(people)), _all_but(no_thing, len(things))
+        verbs += [Verb((one, two), some_people, some_things, 2 * number + 1 - side) for side, (one, two) in enumerate(pair)]
     return Topic(name, people, things, tuple(verbs), tuple(words["adjectives"]))
+
+
+def _all_but(index: int, count: int) -> tuple[int, ...]:
+    return tuple(other for other in range(count) if other != index)
 
 
 def _words(lexicon: Mapping[str, Any]) -> Iterator[str]:

@@ -31,7 +31,7 @@ def task(name: str, seed: int = 0) -> Task:
     Raises:
         DeltatuneError: an unknown name.
     """
-    return build_task(task_config(name), *(examples(name, split, seed) for split in SIZES))
+    return build_task(task_config(name), examples(name, "train", seed), examples(name, "dev", seed), examples(name, "test", seed))
 
 
 @cache

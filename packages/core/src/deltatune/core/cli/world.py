@@ -1,0 +1,74 @@
+"""`deltatune world`: look at the tasks of the built-in world, and write them as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rich.table import Table
+
+from deltatune.core import world
+from deltatune.core.cli.output import output
+from deltatune.core.data import Example, Task, as_text
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.template import Lengths, Template
+from deltatune.core.world.export import Layout, export_task
+from deltatune.core.world.names import kind_and_domain
+
+
+def list_() -> None:
+    """List the tasks of the built-in world; `--task world/NAME` takes each wherever a task is asked for."""
+    table = Table("task", "domain", "examples", "metric", "labels")
+    for name in world.TASKS:
+        task = world.task(name)
+        labels = ", ".join(task.labels) or "from {:g} to {:g}".format(*(task.regression or (0, 0)))
+        sizes = " / ".join(str(len(split)) for split in (task.train, task.dev, task.test))
+        table.add_row(task.name, kind_and_domain(name)[1], sizes, task.metric, labels)
+    output().print(table)
+
+
+def show(
+    task: str,
+    n: int = 5,
+    form: Literal["head", "prompt", "text"] = "head",
+    split: Literal["train", "dev", "test"] = "train",
+) -> None:
+    """Print examples of a task of the built-in world; the name may stand alone: `deltatune world show sentiment-1`.
+
+    Args:
+        task: such as sentiment-1; `deltatune world list` has all.
+        n: how many examples, the first of the split.
+        form: as a classification head reads them, as a prompt with a mask asks them, or as text to text.
+        split: from which split.
+    """
+    if n < 1:
+        raise DeltatuneError(f"--n must be at least 1, got {n}")
+    found = world.task(task)
+    for example in getattr(found, split)[:n]:
+        output().print(" | ".join(_shown(found, example, form)), soft_wrap=True)
+
+
+def _shown(task: Task, example: Example, form: str) -> tuple[str, ...]:
+    if form == "text":
+        source, answers = as_text(task, example)
+        return example.id, source, *answers
+    if form == "head":
+        return example.id, str(example.label), *example.texts
+    tokenizer = world.tokenizer("head")
+    encoded = Template.parse(str(task.config.template)).encode(example.texts, tokenizer, Lengths(max_length=512))
+    words = task.config.label_words
+    answer = words.get(str(example.label)) or f"{example.label} from {' to '.join(words.values())}"
+    return example.id, answer, str(tokenizer.decode(encoded.input_ids))
+
+
+def export(format: Layout, out_dir: Path, task: list[str] | None = None, overwrite: bool = False) -> None:
+    """Write tasks of the built-in world as files, OUT_DIR/TASK/, each with a task.yaml that --task takes.
+
+    Args:
+        format: glue (tables with header), gym (input and answer between tabs) or jsonl (objects).
+        out_dir: the folder of task folders.
+        task: names of tasks ([sentiment-1,topic-2]); by default all.
+        overwrite: replace folders that hold something else.
+    """
+    for name in task or world.TASKS:
+        output().print(export_task(world.task(name), format, out_dir, overwrite), soft_wrap=True)
