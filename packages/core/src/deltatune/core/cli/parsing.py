@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, set_dumper, set_parsing_settings
 from deltatune.core.cli.messages import explain
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import read_text
 from deltatune.core.yaml_files import read_yaml
 
 _CONFIG_HELP = "YAML file of these options, such as the config.yaml of a run; an option given beside it wins"
@@ -65,7 +66,7 @@ def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: 
     except (ArgumentError, ValueError) as error:
         chosen = (child for base in bases for child in _descendants(base) if child is not base)
         choices = {child.__name__: [field.name for field in dataclasses.fields(child)] for child in chosen}
-        raise DeltatuneError(explain(str(error), {*known, *_ALWAYS}, choices)) from error
+        raise DeltatuneError(explain(str(error).removeprefix('Parser key "config": '), {*known, *_ALWAYS}, choices)) from error
     return {**arguments, **{name: SavedConfig(text) for name in saved}}
 
 
@@ -127,16 +128,18 @@ def _normalised(words: Sequence[str], known: dict[str, Any]) -> list[str]:
         if name == "config" and not equals and not follows.startswith("--"):
             equals, value = "=", remaining.pop(0)
         if name == "config":
-            _readable(value)
+            equals, value = "=", _content(value)
         elif known.get(name) is bool and not equals and follows.lower() not in ("true", "false"):
             equals, value = "=", "true"
         (configs if name == "config" else others).append(f"--{name}{equals}{value}")
     return configs + others
 
 
-def _readable(name: str) -> None:
+def _content(name: str) -> str:
+    """The text of a config file: the parser takes it as well as the file, which it would not read as utf-8 everywhere."""
     if not name:
         raise DeltatuneError("--config needs the name of a file")
     if not Path(name).is_file():
         raise DeltatuneError(f"no such --config file: {name}")
     read_yaml(Path(name))  # the parser lets the last of two equal keys win
+    return read_text(Path(name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from deltatune.core.backbone import Backbone, Device
 from deltatune.core.checkpoint import base_record
-from deltatune.core.cli.output import output
+from deltatune.core.cli.output import output, write_data
 from deltatune.core.cli.tune import row
 from deltatune.core.data import Example
 from deltatune.core.data.readers import read_lines
@@ -137,7 +136,7 @@ def predict(
     files = {"input": str(input), "output": None if output is None else str(output)}
     record = {"kind": "prediction", "task": choice.task, **files, **_where(opened, backbone), "n": len(examples)}
     if output is None:
-        sys.stdout.write(text)
+        write_data(text)
     else:
         write_text(output, text)
     append_records(opened.folder / "records.jsonl", [record])
