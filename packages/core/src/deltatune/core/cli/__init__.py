@@ -21,7 +21,7 @@ COMMANDS: Commands = {
     "import": Lazy("deltatune.core.cli.exchange:import_", "read an adapter in the layout of PEFT"),
     "prepare": Lazy("deltatune.core.cli.prepare:prepare", "write public data sets in the published layouts"),
     "fewshot": Lazy("deltatune.core.cli.fewshot:fewshot", "draw the published few-shot samples"),
-    "pretrain": Planned("continue pre-training over domains"),
+    "pretrain": Lazy("deltatune.core.cli.pretrain:pretrain", "go on with the pre-training of a model on texts, or begin it"),
     "world": {
         "list": Lazy("deltatune.core.cli.world:list_", "list the tasks of the built-in world"),
         "show": Lazy("deltatune.core.cli.world:show", "print examples of one of them", first="task"),
