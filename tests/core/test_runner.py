@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltatune.core.cli import Commands, Lazy, Planned, SavedConfig, run
-from deltatune.core.cli import main as deltatune
 from deltatune.core.cli.messages import explain
 from deltatune.core.cli.parsing import options, parse
 from deltatune.core.errors import DeltatuneError
@@ -394,15 +393,6 @@ def test_help_and_version_of_deltatune_import_nothing_heavy(word):
     )
     done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 set()", "deltatune.core must import its public names when they are used"
-
-
-def test_reproduce_finds_the_installed_papers(capsys):
-    from importlib.metadata import entry_points
-
-    assert deltatune(["reproduce"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert all(entry.name in said for entry in entry_points(group="deltatune.papers"))
 
 
 def test_deltatune_runs_as_a_module():

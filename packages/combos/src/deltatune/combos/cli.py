@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deltatune.core.cli import CHOICES, Commands, Planned, run
+from deltatune.core.cli.reproduce import reproduce_of
 
 COMMANDS: Commands = {
     "run": Planned("tune and evaluate one combination"),
@@ -16,7 +17,7 @@ COMMANDS: Commands = {
     "search": {"labels": Planned("search label words"), "templates": Planned("search templates")},
     "vote": Planned("combine the predictions of several templates or models"),
     "suggest": Planned("find the combination for your few examples, with the evidence"),
-    "reproduce": Planned("check the claims of the paper"),
+    "reproduce": reproduce_of("combos"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deltatune.core.cli import CHOICES, Commands, Planned, run
+from deltatune.core.cli.reproduce import reproduce_of
 
 COMMANDS: Commands = {
     "tune-all": Planned("tune the source deltas of a list of tasks from one initial delta"),
@@ -15,7 +16,7 @@ COMMANDS: Commands = {
     "tune": Planned("tune a target from a start"),
     "test": Planned("evaluate a target"),
     "suggest": Planned("find the mixture of your deltas to start a new task from, with the evidence"),
-    "reproduce": Planned("check the claims of the paper"),
+    "reproduce": reproduce_of("ensemble"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deltatune.core.cli import CHOICES, Commands, Planned, run
+from deltatune.core.cli.reproduce import reproduce_of
 
 COMMANDS: Commands = {
     "tune": Planned("tune a task, on all or on one of two halves of its data, recording a data map"),
@@ -14,7 +15,7 @@ COMMANDS: Commands = {
     "plane": Planned("evaluate the plane through three tuned models or deltas"),
     "cartography": {"combine": Planned("relate what is forgotten along a path to the data map")},
     "distance": Planned("measure how far tuned models or deltas are apart"),
-    "reproduce": Planned("check the claims of the paper"),
+    "reproduce": reproduce_of("modeconn"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deltatune.core.cli import CHOICES, Commands, Lazy, Planned, run
+from deltatune.core.cli.reproduce import reproduce_of
 
 _HERE = "deltatune.recyclable.commands"
 
@@ -23,7 +24,7 @@ COMMANDS: Commands = {
     ),
     "sweep": Lazy(f"{_HERE}.sweeping:sweep", "search the weights and the temperature of distillation on dev"),
     "advise": Planned("say what each old delta is worth on the new base, with the evidence"),
-    "reproduce": Planned("check the claims of the paper"),
+    "reproduce": reproduce_of("recyclable"),
 }
 
 

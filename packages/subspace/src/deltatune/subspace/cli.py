@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deltatune.core.cli import CHOICES, Commands, Planned, run
+from deltatune.core.cli.reproduce import reproduce_of
 
 COMMANDS: Commands = {
     "make-init": Planned("store the initial deltas that all solutions start from"),
@@ -14,7 +15,7 @@ COMMANDS: Commands = {
     "transfer": Planned("decode a solution found through one delta into the others"),
     "landscape": Planned("evaluate the triangle of the three points and planes of the subspace"),
     "report": Planned("make the tables of relative performance with intervals"),
-    "reproduce": Planned("check the claims of the paper"),
+    "reproduce": reproduce_of("subspace"),
 }
 
 

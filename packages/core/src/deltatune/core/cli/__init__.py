@@ -28,8 +28,8 @@ COMMANDS: Commands = {
         "export": Lazy("deltatune.core.cli.world:export", "write them as files"),
         "rebuild": Planned("make the models of the built-in world again"),
     },
-    "report": Planned("build tables and figures from the records of runs"),
-    "reproduce": Lazy("deltatune.core.cli.reproduce:reproduce", "check the claims of every installed paper (none yet)"),
+    "report": Lazy("deltatune.core.cli.report:report", "make the report of a reproduce again from its claims.json"),
+    "reproduce": Lazy("deltatune.core.cli.reproduce:reproduce", "check the claims of the core and of every installed paper"),
 }
 
 
