@@ -13,6 +13,7 @@ CHOICES: tuple[str, ...] = ("deltatune.core.delta:DeltaConfig",)
 
 COMMANDS: Commands = {
     "tune": Lazy("deltatune.core.cli.tune:tune", "tune deltas of a model on a task"),
+    "grid": Lazy("deltatune.core.cli.grid:grid", "tune with every combination of some settings, over seeds"),
     "evaluate": Lazy("deltatune.core.cli.scoring:evaluate", "score a run on a split of its task"),
     "predict": Lazy("deltatune.core.cli.scoring:predict", "predict the examples of a JSON-lines file"),
     "merge": Lazy("deltatune.core.cli.algebra:merge", "add a delta to its base and write an ordinary model folder"),
