@@ -18,12 +18,12 @@ COMMANDS: Commands = {
     "combine": Lazy(f"{_HERE}.tuning:combine", "distill from an old delta and start from it"),
     "distance": Lazy(f"{_HERE}.measuring:distance", "measure how far models or deltas are apart, in all and by layer group"),
     "similarity": Lazy(f"{_HERE}.measuring:similarity", "compare what two models compute, attention head by attention head"),
-    "pretrain": Planned("upgrade a base over domains or over your own texts"),
+    "pretrain": Lazy("deltatune.core.cli.pretrain:pretrain", "upgrade a base over domains or over your own texts"),
     "project": Lazy(
         f"{_HERE}.projecting:project", "learn a projection of old weights onto new ones and apply it to another task"
     ),
     "sweep": Lazy(f"{_HERE}.sweeping:sweep", "search the weights and the temperature of distillation on dev"),
-    "advise": Planned("say what each old delta is worth on the new base, with the evidence"),
+    "advise": Lazy(f"{_HERE}.advising:advise", "say what each old delta is worth on the new base, with the evidence"),
     "reproduce": reproduce_of("recyclable"),
 }
 

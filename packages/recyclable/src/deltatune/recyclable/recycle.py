@@ -84,6 +84,7 @@ def put(saved: Saved, tuned: Tuned, how: Recycling = AS_IT_IS, generator: torch.
     own = tuned.weights()
     head = set(tuned.head_names)
     body = {name: tensor for name, tensor in saved.weights.items() if name not in saved.head}
+    body = with_new_rows(body, own, f"{tuned.backbone.sites.embedding}.weight")
     check_match({name: own[name] for name in own if name not in head}, body, "the old delta and the one on the new base")
     values = scaled(saved.configs, body, how.scale) | {name: own[name] for name in head}
     if head and how.head_init != "fresh":
@@ -94,6 +95,21 @@ def put(saved: Saved, tuned: Tuned, how: Recycling = AS_IT_IS, generator: torch.
             raise DeltatuneError(f"{error}, or start with --head_init fresh") from error
         values |= kept if how.head_init == "copy" else _summed(kept, own, tuned, generator)
     tuned.load({name: values[name] for name in own})
+
+
+def with_new_rows(body: Weights, own: Weights, embedding: str) -> dict[str, Tensor]:
+    """A delta for a vocabulary that was extended: the difference of the new words' rows is zero.
+
+    Args:
+        body: differences to the old base.
+        own: tensors of the new base's size.
+        embedding: name of the word table.
+    """
+    result = dict(body)
+    table, wanted = body.get(embedding), own.get(embedding)
+    if table is not None and wanted is not None and len(wanted) > len(table) and wanted.shape[1:] == table.shape[1:]:
+        result[embedding] = torch.cat([table, table.new_zeros(len(wanted) - len(table), *table.shape[1:])])
+    return result
 
 
 def _summed(kept: Weights, own: Weights, tuned: Tuned, generator: torch.Generator | None) -> dict[str, Tensor]:

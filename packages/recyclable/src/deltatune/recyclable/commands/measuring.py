@@ -11,6 +11,7 @@ from deltatune.core import checkpoint
 from deltatune.core.backbone import BackboneConfig, Device, base_tensors
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.combining import require_one_space
 from deltatune.core.delta import Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.formats import build_format
@@ -36,12 +37,14 @@ def distance(left: Path, right: Path, scope: Scope | None = None, by: By = "all"
     Args:
         left: a run, RUN@STEP, a delta folder, or a model.
         right: the same kind of thing.
-        scope: of runs: delta (without the head; the default), head, base (what they were tuned on), or model (base, delta and head
-            together). Of models: base.
+        scope: of runs: delta (without the head; the default), head, base (what they were tuned on), or model (base, delta and
+            head together). Of models: base.
         by: one line for everything, for each block, for each part (embeddings, attention, feed-forward, norms, head), or for each
             tensor.
         device: where to compute.
     """
+    if scope != "base" and is_delta(left) and is_delta(right):
+        require_one_space(checkpoint.read(left), checkpoint.read(right), "distance", other_base=True)
     ends = [_tensors(path, scope, device) for path in (left, right)]
     table = Table("group", "tensors", "scalars", "L2", "root mean square", "cosine", "|left|", "|right|")
     for gap in gaps(*ends, grouping(by)):

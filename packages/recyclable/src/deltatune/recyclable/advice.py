@@ -1,0 +1,131 @@
+"""What an outdated delta is worth on an upgraded base: the evidence side by side, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from deltatune.core.evaluation import Scores
+from deltatune.core.metrics import higher_is_better, score
+
+Advice = Literal["reuse as it is", "initialize from it", "distill from it", "tune afresh", "undecided"]
+TRIED: dict[str, Advice] = {
+    "untouched": "reuse as it is",
+    "initialized": "initialize from it",
+    "distilled": "distill from it",
+    "fresh": "tune afresh",
+}
+_RESAMPLES = 200  # of the examples, for the spread of a metric that is no mean over them
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Dev scores of one delta.
+
+    Args:
+        old: on its own base.
+        tried: for each key of `TRIED`, the scores on the new base.
+        constant: of always giving the most frequent answer.
+        references: what predictions are compared with, one an example.
+    """
+
+    old: Scores
+    tried: Mapping[str, Scores]
+    constant: Scores
+    references: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The advice and why.
+
+    Args:
+        advice: what to do.
+        reason: one sentence with the numbers that decided.
+        margin: the chosen way's score minus that of tuning afresh, in the metric's unit; positive is better.
+    """
+
+    advice: Advice
+    reason: str
+    margin: float
+
+    def numbers(self) -> dict[str, Any]:
+        """For records."""
+        return vars(self)
+
+
+def constant(metric: str, references: Sequence[Any]) -> Scores:
+    """The scores of always giving the most frequent class, or the mean value."""
+    mean = isinstance(references[0], float)
+    answer = math.fsum(references) / len(references) if mean else Counter(references).most_common(1)[0][0]
+    predictions = [answer] * len(references)
+    found = score(metric, predictions, list(references))
+    return Scores(found.value, metric, float("nan"), found.stderr, len(references), predictions, found.per_example)
+
+
+def gap(left: Scores, right: Scores, references: Sequence[Any]) -> tuple[float, float]:
+    """How much better `left` is, and the standard error of that, over the same examples.
+
+    Of a metric that is a mean over examples, from the differences one by one; of another, from resampled examples (seed 0).
+    """
+    sign = 1.0 if higher_is_better(left.metric) else -1.0
+    difference = sign * (left.value - right.value)
+    if left.stderr is not None and left.per_example is not None and right.per_example is not None:
+        apart = np.asarray(left.per_example) - np.asarray(right.per_example)
+        return difference, float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else 0.0
+    draw, found = np.random.default_rng(0), []
+    for _ in range(_RESAMPLES):
+        rows = draw.integers(len(references), size=len(references)).tolist()
+        known = [references[row] for row in rows]
+        values = [score(side.metric, [side.predictions[row] for row in rows], known).value for side in (left, right)]
+        found.append(values[0] - values[1])
+    return difference, float(np.nanstd(found, ddof=1))
+
+
+def decide(evidence: Evidence) -> Verdict:
+    """The advice.
+
+    The outdated delta is reused as it is if nothing that was tried is better by more than one standard error of the
+    difference. Otherwise the best trial is advised; a recycled one must beat tuning afresh by more than one standard error,
+    since the two cost the same. Where the advised way is not above always giving the most frequent answer, the trials decide
+    nothing.
+    """
+    tried, known = evidence.tried, evidence.references
+    untouched, fresh = tried["untouched"], tried["fresh"]
+    trials = [name for name in tried if name != "untouched"]
+    best = max(trials, key=lambda name: gap(tried[name], untouched, known)[0])
+    ahead, error = gap(tried[best], untouched, known)
+    chosen = best
+    if ahead <= error:
+        chosen = "untouched"
+    elif best != "fresh" and not _clearly(tried[best], fresh, known):
+        chosen = "fresh"
+    margin, spread = gap(tried[chosen], fresh, known)
+    if not math.isnan(evidence.constant.value) and not _clearly(tried[chosen], evidence.constant, known):
+        reason = (
+            f"{chosen} it has {untouched.metric} {tried[chosen].value:.3f}, not clearly above always giving the most frequent "
+            f"answer ({evidence.constant.value:.3f}); raise --budget or --max_dev"
+        )
+        return Verdict("undecided", reason, margin)
+    value = f"{untouched.metric} {tried[chosen].value:.3f}"
+    if chosen == "untouched":
+        was = f"untouched it has {value}, and had {evidence.old.value:.3f} on the old base"
+        return Verdict(TRIED[chosen], f"{was}; the best trial ({best}) gains {ahead:+.3f} ± {error:.3f}", margin)
+    if chosen == "fresh":
+        other = max((name for name in trials if name != "fresh"), key=lambda name: gap(tried[name], fresh, known)[0])
+        found, width = gap(tried[other], fresh, known)
+        compared = f"the best trial with the old delta ({other}) gains {found:+.3f} ± {width:.3f}"
+        return Verdict(TRIED[chosen], f"afresh it has {value}; {compared}", 0.0)
+    both = f"{margin:+.3f} ± {spread:.3f} against tuning afresh, {ahead:+.3f} ± {error:.3f} against leaving it untouched"
+    return Verdict(TRIED[chosen], f"{chosen} it has {value}: {both}", margin)
+
+
+def _clearly(left: Scores, right: Scores, references: Sequence[Any]) -> bool:
+    """Better by more than one standard error."""
+    difference, error = gap(left, right, references)
+    return difference > error
