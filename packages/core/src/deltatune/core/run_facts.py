@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def require_unchanged(config: TuneConfig, out_dir: Path, there: Mapping[str, Any
         DeltatuneError: naming the first that changed.
     """
     now = now if now is not None else _present(config, there)
-    inputs = {
+    inputs: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         f"the data of task {config.task.task}": lambda facts: facts["data"]["digest"],
         f"model {config.backbone.model}": lambda facts: facts["base"]["digest"],
         f"the configuration or tokenizer of model {config.backbone.model}": lambda facts: facts["base"]["files"]["texts"],

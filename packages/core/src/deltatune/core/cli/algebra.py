@@ -41,9 +41,9 @@ def distance(
         other_base: allow deltas that were tuned on bases with different digests.
         sites: YAML record of the architecture of models that deltatune does not know.
     """
-    ends, bases = _ends(left, right, head, other_base, sites)
+    one, other, bases = _ends(left, right, head, other_base, sites)
     table = Table("group", "tensors", "scalars", "L2", "root mean square", "cosine", "|left|", "|right|")
-    for gap in gaps(*ends, grouping(by)):
+    for gap in gaps(one, other, grouping(by)):
         values = (gap.l2, gap.rms, gap.cosine, gap.left, gap.right)
         table.add_row(gap.group, str(gap.tensors), f"{gap.scalars:,}", *(f"{value:.6g}" for value in values))
     console = output()
@@ -96,12 +96,12 @@ def merge(run: Path, out_dir: Path, other_base: bool = False, model: str | None 
     output().print(f"merged model written to {out_dir}", soft_wrap=True)
 
 
-def _ends(left: Path, right: Path, head: bool, other_base: bool, sites: Path | None) -> tuple[list[Weights], list[str]]:
+def _ends(left: Path, right: Path, head: bool, other_base: bool, sites: Path | None) -> tuple[Weights, Weights, list[str]]:
     """What is compared: the tensors of two models, or of two deltas that live in one space, with their bases if they have two."""
     models = [None if (path / checkpoint.ABOUT).is_file() else model_folder(path) for path in (left, right)]
     if models[0] is not None and models[1] is not None:
-        loaded = (load_backbone(BackboneConfig(str(model), device="cpu", sites=sites)) for model in models)
-        return [dict(base_tensors(backbone.model, backbone.sites)) for backbone in loaded], []
+        one, other = (load_backbone(BackboneConfig(str(model), device="cpu", sites=sites)) for model in models)
+        return dict(base_tensors(one.model, one.sites)), dict(base_tensors(other.model, other.sites)), []
     if models[0] is not None or models[1] is not None:
         model, delta = (left, right) if models[0] is not None else (right, left)
         raise DeltatuneError(f"distance: {model} is a model and {delta} is not; give two models or two deltas")
@@ -109,5 +109,5 @@ def _ends(left: Path, right: Path, head: bool, other_base: bool, sites: Path | N
     require_one_space(deltas[0], deltas[1], "distance", other_base)
     differ = deltas[0].base["digest"] != deltas[1].base["digest"]
     bases = [f"{saved.base['name']} (digest {str(saved.base['digest'])[:12]})" for saved in deltas if differ]
-    kept = [{name: tensor for name, tensor in saved.weights.items() if head or name not in saved.head} for saved in deltas]
-    return kept, bases
+    ends = [{name: tensor for name, tensor in saved.weights.items() if head or name not in saved.head} for saved in deltas]
+    return ends[0], ends[1], bases

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, set_dumper, set_parsing_settings
 
+from deltatune.core.cli.help_text import HelpText, usage
 from deltatune.core.cli.messages import explain
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.errors import DeltatuneError
@@ -21,7 +22,7 @@ from deltatune.core.files import read_text
 from deltatune.core.yaml_files import read_yaml
 
 _CONFIG_HELP = "YAML file of these options, such as the config.yaml of a run; an option given beside it wins"
-_EPILOG = "--debug shows the traceback of an error."
+_EPILOG = "An option with {true,false} given alone is true. --debug shows the traceback of an error."
 _ALWAYS = frozenset({"config", "help", "print_config"})
 
 
@@ -55,7 +56,14 @@ def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: 
     set_dumper("yaml", _dump)
     known = dict(options(function, bases))
     saved = [name for name, hint in _hints(function).items() if hint is SavedConfig]
-    parser = ArgumentParser(prog=prog, description=_description(function), epilog=_EPILOG, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=prog,
+        usage=usage(prog, _required(function)),
+        description=_description(function),
+        epilog=_EPILOG,
+        exit_on_error=False,
+        formatter_class=HelpText,
+    )
     parser.add_argument("--config", action="config", help=_CONFIG_HELP)
     parser.add_function_arguments(function, as_group=False, as_positional=False, skip={*saved})
     try:
@@ -105,6 +113,15 @@ def _descendants(base: type) -> Iterator[type]:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(function)
     return {name: hints[name] for name in inspect.signature(function).parameters}
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters
+    return [
+        name
+        for name, hint in _hints(function).items()
+        if hint is not SavedConfig and parameters[name].default is inspect.Parameter.empty
+    ]
 
 
 def _description(function: Callable[..., Any]) -> str:

@@ -53,24 +53,26 @@ def tuning(
     Args:
         model: folder of a Hugging Face model, FOLDER@STEP of a `ckpt_STEP` series, or a hub name.
         task: built-in name such as glue/rte, or a YAML task file.
-        delta: LoRA, Houlsby, Prefix, SoftPrompt, BitFit, Full or Modules; its settings as --delta.rank 8.
-        also: further deltas that act together with it.
+        delta: LoRA, Houlsby, Prefix, SoftPrompt, BitFit, Full, Modules, or Head for the head alone; its settings as
+            --delta.rank 8.
+        also: further deltas that act together with it, each as --also+ BitFit; settings of the last one as --also.rank 4.
         data_dir: root of task folders, or the folder that holds the task's files.
         train: steps, batch size, schedule, selection.
         lr: learning rate, short for --train.optimizer.lr; by default one that suits the delta (Full 5e-5, LoRA and Houlsby
             and BitFit 1e-3, Prefix and SoftPrompt 1e-2).
         init_seed: seed of the initial values of deltas and head.
         data_seed: seed of the order of examples and of dropout; wins over train.data_seed and train.dropout_seed.
-        start: delta folder, run or RUN@STEP whose values are the start; a head of another width starts afresh.
+        start: delta folder, run or RUN@STEP whose values are the start; its deltas must have the same
+            settings; a head of another width or for other labels starts afresh.
         other_base: allow a start that was tuned on a base with another digest.
         form: how the task is asked: a classification head, label words at a mask, text to text, or what suits the model.
         revision: branch, tag or commit of a hub model.
         sites: YAML record of an architecture that deltatune does not know.
         device: where to compute.
-        precision: bf16 computes matrix products in bfloat16.
+        precision: bf16 computes matrix products in bfloat16, in training and scoring.
         max_length: longest input in tokens.
         max_train: use the first N training examples.
-        max_dev: use the first N dev examples.
+        max_dev: use the first N dev examples; not with --shots, which draws its own.
         max_test: use the first N test examples.
         shots: train on this many examples of each class, and take as many others of the training examples for development.
         sample_seed: seed of the draw of --shots.
