@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deltatune.core.claims import Store
-from deltatune.core.claims.installed import load_claims, select, sources
+from deltatune.core.claims.installed import load_claims, select
 from deltatune.core.claims.reproduction import Request, carry_out, plan
-from deltatune.core.claims.running import cores
 from deltatune.core.cli import main as deltatune
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.run import read_records
@@ -174,7 +172,8 @@ def test_shared_results_are_made_once(toy, tmp_path):
 
 
 def test_several_processes_find_what_one_finds(toy, tmp_path):
-    alone, together = run(toy("C1", "C2", "C4"), tmp_path / "a"), run(toy("C1", "C2", "C4"), tmp_path / "b", workers=2)
+    wanted = toy("C1", "C2", "C4", seeds=2)
+    alone, together = run(wanted, tmp_path / "a"), run(wanted, tmp_path / "b", workers=2)
     timed = {"seconds"}
     for name, claim in alone.items():
         assert {k: v for k, v in together[name].items() if k not in timed} == {k: v for k, v in claim.items() if k not in timed}
@@ -238,7 +237,7 @@ def test_after_ctrl_c_the_same_command_goes_on(toy, tmp_path, workers):
     )
     script = tmp_path / "script.py"
     script.write_text(code, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "TOY_SLEEP": "0.7"}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "TOY_SLEEP": "0.4"}
     process = subprocess.Popen([sys.executable, script, tmp_path / "out"], env=environment, stderr=subprocess.PIPE, text=True,
                                stdout=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     stored = tmp_path / "out" / "store"
@@ -256,50 +255,9 @@ def test_after_ctrl_c_the_same_command_goes_on(toy, tmp_path, workers):
     assert sum(done.found for done in found) == len(kept)
 
 
-def test_the_store_gives_back_what_json_holds_and_keeps_nothing_of_a_failure(tmp_path):
-    store = Store(tmp_path / "store")
-    assert store.get({"a": 1}, lambda: (1, 2)) == [1, 2]
-    assert store.get({"a": 1}, lambda: pytest.fail("made twice")) == [1, 2]
-    with pytest.raises(ZeroDivisionError):
-        store.get({"a": 2}, lambda: 1 / 0)
-    assert store.peek({"a": 2}) is None
-    folder = store.folder({"a": 3}, lambda path: (path / "x").write_text("y", encoding="utf-8"))
-    assert (folder / "x").read_text(encoding="utf-8") == "y"
-    with pytest.raises(ZeroDivisionError):
-        store.folder({"a": 4}, lambda path: 1 / 0)
-    assert len(list((tmp_path / "store").iterdir())) == 2
-
-
-def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path):
-    store = Store(tmp_path / "store")
-    (tmp_path / "store").mkdir()
-    name = store.digest({"a": 1})
-    (tmp_path / "store" / f"{name}.json.lock").write_text('{"pid": 999999999, "started": 0.0}', encoding="utf-8")
-    assert store.get({"a": 1}, lambda: 5) == 5
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(DeltatuneError, match="choose another --out_dir"):
-        Store(tmp_path / "file" / "store").get({}, lambda: 1)
-
-
-def test_the_core_and_the_installed_papers_are_found():
-    found = sources()
-    assert next(iter(found)) == "core"
-    claims = load_claims("core", found["core"])
-    assert [claim.id for claim in claims] == ["C1", "C2", "C3"]
-    assert all(claim.tier == "headline" for claim in claims)
-    assert load_claims("nobody", "deltatune.nobody.claims") == ()
-
-
 def test_a_claim_of_another_paper_is_refused(toy):
     with pytest.raises(DeltatuneError, match="toy/C1 is not of the paper other"):
         load_claims("other", toy.module)
-
-
-def test_cores_are_those_given():
-    assert 1 <= cores() <= (os.cpu_count() or 1)
 
 
 def test_the_command_prints_and_tells_failures_by_its_code(toy, tmp_path, monkeypatch, capsys):
@@ -331,11 +289,3 @@ def test_the_default_folder_is_named_by_the_request(toy, tmp_path, monkeypatch, 
         assert deltatune(["reproduce", "--workers", "1", "--only", "C1", "--seeds", seeds]) == 0
     assert len([path for path in Path("runs").iterdir() if path.name.startswith("reproduce-")]) == 2
     capsys.readouterr()
-
-
-@pytest.mark.parametrize("text", ["{}", "[1]", '[{"id": "C1"}]', "[", "[]x"])
-def test_claims_that_were_tampered_with_are_refused_in_one_line(tmp_path, capsys, text):
-    (tmp_path / "claims.json").write_text(text, encoding="utf-8")
-    assert deltatune(["report", "--run", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "report.html").exists()

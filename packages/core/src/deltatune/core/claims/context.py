@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TunedRun:
+class SharedRun:
     """A finished run, as `deltatune tune` leaves one.
 
     Args:
@@ -40,7 +40,7 @@ class Context:
 
     store: Store
 
-    def tuned(self, config: TuneConfig) -> TunedRun:
+    def tuned(self, config: TuneConfig) -> SharedRun:
         """The run of `config`, which is tuned where no claim asked for it before.
 
         Raises:
@@ -55,7 +55,7 @@ class Context:
 
         folder = self.store.folder({"run": config.identity()}, make)
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return TunedRun(folder, facts)
+        return SharedRun(folder, facts)
 
 
 # JSON is YAML; the settings are those of the Python configuration, which a command's options do not match one to one.
