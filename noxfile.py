@@ -45,7 +45,7 @@ def alone(session: nox.Session, package: str) -> None:
     """The wheels of the core and of one paper in an environment of their own: they import, pass their tests and run."""
     _install(session, package, "pytest", "hypothesis")
     session.run("python", "-I", str(ROOT / ".ci" / "installed.py"), "core", package)
-    session.run("pytest", f"tests/{package}")
+    session.run("pytest", f"tests/{package}", "tests/test_installed.py")
     with session.chdir(session.create_tmp()):
         session.run(*_settings(package)["tiny-command"])
 

@@ -83,16 +83,12 @@ def test_ci_calls_the_test_command_of_the_readme():
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def _examples():
-    for path in DOCUMENTS:
-        for number, code in enumerate(
-            re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.M | re.S), 1
-        ):
-            yield pytest.param(code, id=f"{path.relative_to(ROOT)}: example {number}")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
-@pytest.mark.parametrize("code", list(_examples()))
+@pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_a_python_example_runs_and_is_short(code, monkeypatch):
+    # Those of the packages are in test_installed.py.
     assert len(code.splitlines()) <= 15
     monkeypatch.chdir(ROOT)
     exec(compile(code, "example", "exec"), {})

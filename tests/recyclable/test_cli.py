@@ -1,15 +1,9 @@
-"""The command `deltatune-recyclable`."""
+"""The command `deltatune-recyclable`; what holds for every program is in tests/test_installed.py."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import pytest
-
-from deltatune.core.cli import Planned
 from deltatune.core.cli.runner import locate
-from deltatune.recyclable.cli import COMMANDS, main
+from deltatune.recyclable.cli import COMMANDS
 
 NAMES = [
     "tune",
@@ -26,24 +20,7 @@ NAMES = [
     "advise",
     "reproduce",
 ]
-PLANNED = [name for name in NAMES if isinstance(locate(COMMANDS, name.split())[1], Planned)]
 
 
-@pytest.mark.parametrize("name", PLANNED)
-def test_a_command_that_is_not_built_says_so_in_one_line(name, capsys):
-    assert main(name.split()) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"deltatune-recyclable {name}: error: not built yet in version ")
-    assert said.err.count("\n") == 1
-
-
-def test_help_lists_every_command(capsys):
-    assert main(["--help"]) == 0
-    text = capsys.readouterr().out
-    assert [name for name in NAMES if f"\n  {name} " not in text] == []
-
-
-def test_it_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "deltatune.recyclable", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("deltatune-recyclable ")
+def test_the_published_procedures_are_commands():
+    assert [name for name in NAMES if locate(COMMANDS, name.split())[0] != name.split()] == []
