@@ -15,8 +15,10 @@ import torch
 from accelerate.utils import parse_flag_from_env
 from safetensors import SafetensorError
 
+from deltatune.core import world_models
 from deltatune.core.backbone import Backbone, BackboneConfig, Device, Form, wrap
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.fresh import fresh_model
 from deltatune.core.processes import local_rank
 from deltatune.core.sites import Sites, read_sites, sites_of
 
@@ -50,7 +52,11 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
         settings.num_labels = num_labels
     if form == "head" and settings.pad_token_id is None:
         settings.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    model, fresh = _weights(config.model, _auto_class(form), source, {**origin, "config": settings})
+    if _untrained(config.model):
+        model = fresh_model(form, settings, world_models.seed_of(config.model.partition("@")[0]))
+        fresh: dict[str, Shapes | None] = dict.fromkeys(name for name, _ in model.named_parameters() if sites.is_head(name))
+    else:
+        model, fresh = _weights(config.model, _auto_class(form), source, {**origin, "config": settings})
     lost = sorted(name for name in fresh if not sites.is_head(name))
     if lost and (shapes := fresh[lost[0]]):
         raise DeltatuneError(
@@ -146,9 +152,17 @@ def _auto_class(form: Form) -> Any:
 
 
 def resolve(name: str) -> str:
-    """FOLDER@STEP to the folder of that step; everything else unchanged."""
+    """FOLDER@STEP to the folder of that step, world/NAME to its folder; everything else unchanged.
+
+    Of world/NAME@0, which is made anew from its seed, the folder is that of world/NAME.
+    """
     folder, step = (name, "") if Path(name).exists() else name.rpartition("@")[::2]
-    root = Path(folder or name)
+    if name.startswith(world_models.PREFIX) and not Path(name).exists():
+        root = world_models.folder(folder or name)
+        if not step or _untrained(name):
+            return str(root)
+    else:
+        root = Path(folder or name)
     if root.is_file():
         raise DeltatuneError(f"model {name} is a file; give the folder that holds it")
     if not root.is_dir():
@@ -166,6 +180,11 @@ def resolve(name: str) -> str:
     if not (root / "config.json").exists():
         raise DeltatuneError(f"model {name}: the folder has no config.json; give a folder written by save_pretrained")
     return name
+
+
+def _untrained(name: str) -> bool:
+    """Whether this is a model of the world before its first step."""
+    return name.startswith(world_models.PREFIX) and name.endswith("@0") and not Path(name).exists()
 
 
 def _unreadable(name: str, revision: str | None, error: Exception) -> DeltatuneError:

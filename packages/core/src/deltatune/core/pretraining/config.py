@@ -25,6 +25,7 @@ class MaskedLM:
         max_length: tokens of a row, special tokens included; null for the model's longest input, 512 at most.
         shift: the positions of a row begin at a random offset from 0 to this after the first token, so that positions further
             on are learned too.
+        shifted: share of the rows of which that is so; the others begin at the beginning.
     """
 
     share: float = 0.15
@@ -33,9 +34,10 @@ class MaskedLM:
     pack: bool = True
     max_length: int | None = None
     shift: int = 0
+    shifted: float = 1.0
 
     def __post_init__(self) -> None:
-        _shares(self, ("share", "mask", "random"))
+        _shares(self, ("share", "mask", "random", "shifted"))
         if self.mask + self.random > 1.0 + 1e-9:
             raise DeltatuneError(f"mask {self.mask} and random {self.random} add up to more than 1; lower one")
         if self.share == 0.0:

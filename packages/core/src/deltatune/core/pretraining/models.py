@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
-from deltatune.core.backbone import Backbone, BackboneConfig, untie, wrap
+from deltatune.core.backbone import Backbone, BackboneConfig, wrap
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import replacing
+from deltatune.core.fresh import fresh_model
 from deltatune.core.loading import pick_device, quiet, resolve
 from deltatune.core.sites import read_sites, sites_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Precision = Literal["fp32", "fp16"]
 
@@ -94,7 +94,7 @@ def build_model(form: Literal["prompt", "text"], sizes: Sizes, tokenizer: PreTra
             dropout_rate=0.0,
             tie_word_embeddings=False,
         )
-    return wrap(_fresh(form, config, seed), tokenizer, form=form)
+    return wrap(fresh_model(form, config, seed), tokenizer, form=form)
 
 
 def objective_kind(config: BackboneConfig) -> Literal["mlm", "span"]:
@@ -122,7 +122,7 @@ def fresh_backbone(config: BackboneConfig, seed: int) -> Backbone:
         raise DeltatuneError(f"model {config.model}: no tokenizer there that can be read; save one beside config.json") from error
     form: Literal["prompt", "text"] = "text" if settings.is_encoder_decoder else "prompt"
     try:
-        model = _fresh(form, settings, seed)
+        model = fresh_model(form, settings, seed)
     except ValueError as error:
         raise DeltatuneError(f"model {config.model}: a {settings.model_type} model cannot be pre-trained here") from error
     sites = read_sites(config.sites) if isinstance(config.sites, Path) else config.sites or sites_of(settings)
@@ -137,20 +137,6 @@ def _settings(config: BackboneConfig) -> Any:
             return AutoConfig.from_pretrained(resolve(config.model), revision=config.revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise DeltatuneError(f"model {config.model}: no config.json there that can be read; give a folder or hub name") from error
-
-
-def _fresh(form: Literal["prompt", "text"], config: PreTrainedConfig, seed: int) -> PreTrainedModel:
-    from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-
-    # transformers 5 says True for every T5 and keeps what config.json says in another setting.
-    tied = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model: PreTrainedModel = {"prompt": AutoModelForMaskedLM, "text": AutoModelForSeq2SeqLM}[form].from_config(config)
-        if form == "text" and not tied:
-            head: nn.Module = untie(model).get_output_embeddings()
-            nn.init.normal_(head.get_parameter("weight"), std=model.config.hidden_size**-0.5)
-    return model.float()
 
 
 def save_model(backbone: Backbone, folder: Path, precision: Precision = "fp32") -> None:

@@ -53,6 +53,7 @@ class MaskedBatches:
         }
         if self.config.shift:
             offsets = generator.integers(self.config.shift + 1, size=(len(shown), 1))
+            offsets *= generator.random((len(shown), 1)) < self.config.shifted
             positions = self.first_position + columns + offsets * (columns > 0)
             batch["position_ids"] = np.where(real, positions, self.pad_position)
         return batch
