@@ -114,4 +114,5 @@ def _head(backbone: Backbone) -> torch.nn.Module:
     path = backbone.sites.lm_head
     if path is None:
         raise DeltatuneError(f"model {backbone.name}: its sites name no lm_head; masked language modelling needs one")
-    return backbone.model.get_submodule(path)
+    head: torch.nn.Module = backbone.model.get_submodule(path)
+    return head

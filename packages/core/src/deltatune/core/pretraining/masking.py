@@ -71,7 +71,7 @@ def choose_hidden(rows: Padded, row: int, config: SpanCorruption, generator: np.
     if not free.any():
         return np.zeros(length, dtype=bool)
     if config.words is None:
-        hidden = _spans(length, config, generator) & free
+        hidden: Hidden = _spans(length, config, generator) & free
         if not hidden.any():
             hidden[generator.choice(np.flatnonzero(free))] = True
         return hidden
@@ -89,7 +89,8 @@ def _words(chance: NDArray[np.float32], first: Ids, config: SpanCorruption, gene
         chosen = np.append(chosen, others[int(generator.integers(len(others)))])
     starts = np.zeros(len(first), dtype=bool)
     starts[chosen] = True
-    return starts[first] & (chance != 0)
+    hidden: Hidden = starts[first] & (chance != 0)
+    return hidden
 
 
 def _spans(length: int, config: SpanCorruption, generator: np.random.Generator) -> Hidden:

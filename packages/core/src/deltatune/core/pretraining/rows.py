@@ -118,7 +118,8 @@ class Vocabulary:
         """The other tokens, (W,): what a random token is drawn from."""
         unknown = self.tokenizer.unk_token_id
         known = np.unique(np.fromiter(self.tokenizer.get_vocab().values(), dtype=np.int64))
-        return known[~self.special[known] & (known != (-1 if unknown is None else unknown)) & (known < self.size)]
+        kept: Ids = known[~self.special[known] & (known != (-1 if unknown is None else unknown)) & (known < self.size)]
+        return kept
 
     @cached_property
     def _encoder(self) -> Tokenizer:
