@@ -117,7 +117,7 @@ def fresh_backbone(config: BackboneConfig, seed: int) -> Backbone:
     settings = _settings(config)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(config.model, revision=config.revision, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(resolve(config.model), revision=config.revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise DeltatuneError(f"model {config.model}: no tokenizer there that can be read; save one beside config.json") from error
     form: Literal["prompt", "text"] = "text" if settings.is_encoder_decoder else "prompt"
