@@ -18,7 +18,7 @@ from deltatune.core.probes import with_states
 from deltatune.core.weights import flatten
 from deltatune.recyclable.distill import Distillation, Side, first_positions, logit_loss, patience_loss, total_loss
 from deltatune.recyclable.paths import Point, best, table
-from deltatune.recyclable.project import Projection, project
+from deltatune.recyclable.projection import Projection, project
 from deltatune.recyclable.recycle import Recycling, moved
 
 INTEGER_BUFFER = "roberta.embeddings.position_ids"

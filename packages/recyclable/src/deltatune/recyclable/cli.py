@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltatune.core.cli import CHOICES, Commands, Lazy, Planned, run
+from deltatune.core.cli import CHOICES, Commands, Lazy, run
 from deltatune.core.cli.reproduce import reproduce_of
 
 _HERE = "deltatune.recyclable.commands"

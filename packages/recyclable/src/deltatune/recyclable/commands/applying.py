@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -65,7 +66,7 @@ def apply(
     parts = {"dev": loaded.dev[:max_dev], "test": loaded.test[:max_test]}
     what = {"head_init": head_init, "scale": scale, "init_seed": init_seed}
     bases = {"base": base_record(backbone), "tuned_on": opened.saved.base}
-    settings = {"delta": identity(run), "task": choice.task, "data": loaded.digest, **bases, **what}
+    settings: dict[str, Any] = {"delta": identity(run), "task": choice.task, "data": loaded.digest, **bases, **what}
     settings |= {"max_length": choice.max_length, "max_dev": max_dev, "max_test": max_test}
 
     def work() -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -47,7 +47,7 @@ def distance(left: Path, right: Path, scope: Scope | None = None, by: By = "all"
         require_one_space(checkpoint.read(left), checkpoint.read(right), "distance", other_base=True)
     ends = [_tensors(path, scope, device) for path in (left, right)]
     table = Table("group", "tensors", "scalars", "L2", "root mean square", "cosine", "|left|", "|right|")
-    for gap in gaps(*ends, grouping(by)):
+    for gap in gaps(ends[0], ends[1], grouping(by)):
         values = (gap.l2, gap.rms, gap.cosine, gap.left, gap.right)
         table.add_row(gap.group, str(gap.tensors), f"{gap.scalars:,}", *(f"{value:.6g}" for value in values))
     output().print(table)
@@ -119,7 +119,12 @@ def similarity(
         require_readable(compare(sides[0].backbone.tokenizer, sides[1].backbone.tokenizer), sides[1].backbone.name)
     form = build_format(sides[0].backbone, loaded, choice.max_length)
     ends = [identity(path) if is_delta(path) else {"model": path.as_posix()} for path in (left, right)]
-    settings = {"left": ends[0], "right": ends[1], "bases": [side.backbone.digest for side in sides], "task": choice.task}
+    settings: dict[str, Any] = {
+        "left": ends[0],
+        "right": ends[1],
+        "bases": [side.backbone.digest for side in sides],
+        "task": choice.task,
+    }
     settings |= {"data": loaded.digest, "split": split, "max_examples": max_examples, "max_length": choice.max_length}
 
     def work() -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from deltatune.core import checkpoint
 from deltatune.core.backbone import Device
@@ -15,8 +16,8 @@ from deltatune.core.reuse import TunedRun, open_run
 from deltatune.core.weights import check_match
 from deltatune.recyclable.commands.results import Found, Kept, show_scores
 from deltatune.recyclable.methods import identity
-from deltatune.recyclable.project import learn
-from deltatune.recyclable.project import project as upgrade
+from deltatune.recyclable.projection import learn
+from deltatune.recyclable.projection import project as upgrade
 from deltatune.recyclable.recycle import put
 
 
@@ -71,7 +72,11 @@ def project(
     form = opened.format(backbone, loaded)
     tuned = attach(backbone, *opened.saved.configs)
     put(opened.saved, tuned)
-    settings = {"delta": identity(run), "old": [identity(path) for path in old], "new": [identity(path) for path in new]}
+    settings: dict[str, Any] = {
+        "delta": identity(run),
+        "old": [identity(path) for path in old],
+        "new": [identity(path) for path in new],
+    }
     settings |= {"base": base_record(backbone), "task": choice.task, "data": loaded.digest, "max_length": choice.max_length}
     settings |= {"rank": rank, "ridge": ridge, "share": share, "with_head": with_head, "max_dev": max_dev, "max_test": max_test}
     parts = {"dev": loaded.dev[:max_dev], "test": loaded.test[:max_test]}
@@ -80,7 +85,7 @@ def project(
         untouched = {split: evaluate(tuned, form, part).numbers() for split, part in parts.items() if part}
         taken = [n for n in opened.saved.weights if with_head or n not in opened.saved.head]
         sides = [[{n: r.saved.weights[n] for n in taken} for r in side] for side in (before, after)]
-        mapped = learn(*sides, rank, ridge)
+        mapped = learn(sides[0], sides[1], rank, ridge)
         changed = upgrade(mapped, {n: opened.saved.weights[n] for n in taken}, share)
         tuned.load({**opened.saved.weights, **changed})
         projected = {split: evaluate(tuned, form, part).numbers() for split, part in parts.items() if part}

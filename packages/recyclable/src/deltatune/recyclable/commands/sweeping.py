@@ -84,7 +84,8 @@ def sweep(
 ) -> None:
     """Distil with every setting of alpha, beta and temperature and every seed; choose on dev, report test of the chosen one.
 
-    The runs are below out_dir and go on where an interrupted search stopped.
+    The runs are below out_dir and go on where an interrupted search stopped. In --teacher and --data_dir, {seed} stands for the
+    seed, for teachers and few-shot samples of their own.
 
     Args:
         teacher: the outdated run, or RUN@STEP for a snapshot.
@@ -104,7 +105,9 @@ def sweep(
         tag: a word of yours that goes into the records.
         overwrite: throw away the search that is in out_dir.
     """
-    config = config_like(open_run(teacher), {"model": model, "max_length": max_length, **options})
+    drawn = list(dict.fromkeys(seeds or (20, 30, 40)))
+    teachers = {seed: seeded(teacher, seed) for seed in drawn}
+    config = config_like(open_run(teachers[drawn[0]]), {"model": model, "max_length": max_length, **options})
     if delta is not None:
         config = replace(config, deltas=(delta, *(also or ())))
     grid = [
@@ -113,11 +116,15 @@ def sweep(
             alphas or ALPHAS, betas or (BETAS_FROM_START if from_start else BETAS), temperatures or TEMPERATURES
         )
     ]
-    drawn = list(dict.fromkeys(seeds or (20, 30, 40)))
     base = Recycle(
         start=teacher if from_start else None, how=Recycling(head_init), teacher=teacher, device=config.backbone.device
     )
-    settings = {"config": _identity(config), "teacher": identity(teacher), "from_start": from_start, "head_init": head_init}
+    settings = {
+        "config": _identity(config),
+        "teachers": [identity(path) for path in teachers.values()],
+        "from_start": from_start,
+        "head_init": head_init,
+    }
     settings |= {"grid": [vars(losses) for losses in grid], "seeds": drawn}
 
     def work() -> Found:
@@ -135,6 +142,11 @@ def sweep(
     _show(facts)
 
 
+def seeded(path: Path, seed: int) -> Path:
+    """`path` with the seed in place of {seed}."""
+    return Path(str(path).replace("{seed}", str(seed)))
+
+
 def _identity(config: TuneConfig) -> dict[str, Any]:
     return {name: value for name, value in config.identity().items() if name != "init_seed"}
 
@@ -149,8 +161,10 @@ def _runs(
         facts = []
         for seed, folder in zip(seeds, folders, strict=True):
             train = replace(config.train, data_seed=seed, dropout_seed=seed)
-            one = replace(config, init_seed=seed, train=train)
-            method = replace(base, distillation=losses, init_seed=seed)
+            task = replace(config.task, data_dir=config.task.data_dir and seeded(config.task.data_dir, seed))
+            one = replace(config, task=task, init_seed=seed, train=train)
+            taught = base.teacher and seeded(base.teacher, seed)
+            method = replace(base, teacher=taught, start=base.start and taught, distillation=losses, init_seed=seed)
             about = {"command": f"{PROGRAM} sweep", "tag": tag}
             facts.append(tune_to(one, folder, about, config_yaml, method=method)["scores"])
         dev = tuple(scores["dev"]["value"] for scores in facts if "dev" in scores)
