@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import torch
 import transformers
 
 from deltatune.core import checkpoint, cli
+from deltatune.core.cli.tune import forget_hosts
 from deltatune.core.evaluation import evaluate
 from deltatune.core.files import read_json
 from deltatune.core.reuse import open_run
@@ -258,4 +260,15 @@ def test_a_pair_under_the_names_of_the_task(reviews, command, refused, tmp_path)
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="the tracker is not installed")
 def test_numbers_go_to_a_tracker(tune_reviews, command, tmp_path):
     command(*tune_reviews, "--delta", "BitFit", "--log_with", "tensorboard", "--out_dir", tmp_path / "run")
-    assert list((tmp_path / "run/logs/deltatune").glob("events*"))
+    files = [path.name for path in (tmp_path / "run/logs/deltatune").glob("events*")]
+    assert files
+    assert not [name for name in files if socket.gethostname() in name]
+
+
+def test_event_files_name_no_machine(tmp_path):
+    (tmp_path / "deltatune").mkdir()
+    for name in ("1700000000.node-7.cluster.org.4711.0", "1700000000.node-7.4712.1", "1700000001.4713.0", "1700000002.box"):
+        (tmp_path / "deltatune" / f"events.out.tfevents.{name}").touch()
+    forget_hosts(tmp_path)
+    found = sorted(path.name.removeprefix("events.out.tfevents.") for path in (tmp_path / "deltatune").iterdir())
+    assert found == ["1700000000.4711.0", "1700000000.4712.1", "1700000001.4713.0", "1700000002"]

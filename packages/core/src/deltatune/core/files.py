@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,16 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from safetensors import SafetensorError
 
 from deltatune.core.errors import DeltatuneError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the name of `path`, on any error it is removed.
 
-    Works for a file and for a folder (create either at the yielded path). An existing folder is moved aside first, so that at
-    every moment either the old or the new one carries the name.
+    Works for a file and for a folder (create either at the yielded path). A file is replaced in one step. An existing folder
+    is moved aside first, and back if the new one cannot take its name.
+
+    Raises:
+        DeltatuneError: it cannot be written, on a full disk for instance; what was there before is left as it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +43,18 @@ def replacing(path: Path) -> Iterator[Path]:
         yield target
         _put(target, path, scratch / "previous")
     except OSError as error:
-        raise DeltatuneError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
+        raise _unwritten(path, error.strerror or str(error), error.errno in _NO_SPACE) from error
+    except SafetensorError as error:
+        if not (found := re.fullmatch(r"Error while serializing: I/O error: (.*) \(os error (\d+)\)", str(error))):
+            raise
+        raise _unwritten(path, found[1], int(found[2]) in _NO_SPACE) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _unwritten(path: Path, reason: str, no_space: bool) -> DeltatuneError:
+    way_out = "free some space, or " if no_space else ""
+    return DeltatuneError(f"cannot write {path}: {reason}; nothing was changed; {way_out}choose another --out_dir")
 
 
 def _put(target: Path, path: Path, aside: Path) -> None:

@@ -28,7 +28,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
             torch.save(state, target)
         except RuntimeError as error:  # so torch's writer reports that bytes did not arrive
             raise DeltatuneError(
-                f"cannot write {folder / STATE_FILE}: the disk may be full ({_first_line(error)}); free some space"
+                f"cannot write {folder / STATE_FILE}: the disk may be full ({_first_line(error)}); free some space, run again"
             ) from error
 
 
