@@ -31,11 +31,11 @@ from deltatune.core.delta import DeltaConfig, Head, LoRA, Prefix, SoftPrompt
 from deltatune.core.delta.lora import Role
 from deltatune.core.delta.prefix import StackPrefix
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.files import read_json, replacing, write_json
+from deltatune.core.files import read_json, replacing, write_json, write_text
 from deltatune.core.sites import head_width
 
 PROMPT, PROMPT_PREFIX = "prompt_embeddings", "base_model."
-PICKLE = "adapter_model.bin"
+PICKLE, CARD = "adapter_model.bin", "README.md"
 _FACTOR = re.compile(r"\.lora_[AB]\.weight$")
 _NOT_IN_PEFT = {"Houlsby": "PEFT has no bottleneck adapters", "BitFit": "PEFT cannot tune bias vectors alone"}
 _CHANGES_BASE = "PEFT stores added tensors, not changes of the base; use `merge`"
@@ -55,13 +55,14 @@ _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 Content = tuple[DeltaConfig, dict[str, Tensor]]
 
 
-def export(source: Path | Saved, out_dir: Path, backbone: Backbone | None = None) -> Path:
+def export(source: Path | Saved, out_dir: Path, backbone: Backbone | None = None, card: str = "") -> Path:
     """Write a delta as a folder that `peft.PeftModel.from_pretrained(model, out_dir)` loads.
 
     Args:
         source: a run, RUN@STEP or a delta folder; or a delta in memory.
         out_dir: the folder to write; new, empty, or an earlier export.
         backbone: the model that the delta was tuned on; a Prefix needs it.
+        card: text of its `README.md`, if there is to be one.
 
     Returns:
         `out_dir`.
@@ -88,12 +89,14 @@ def export(source: Path | Saved, out_dir: Path, backbone: Backbone | None = None
         name = type(config).__name__
         raise DeltatuneError(f"export: {name}: {_NOT_IN_PEFT.get(name, _CHANGES_BASE)}")
     checkpoint.require_finite(tensors, "export")
-    if out_dir.exists() and (out_dir.is_file() or {path.name for path in out_dir.iterdir()} - {CONFIG, TENSORS}):
+    if out_dir.exists() and (out_dir.is_file() or {path.name for path in out_dir.iterdir()} - {CONFIG, TENSORS, CARD}):
         raise DeltatuneError(f"export: {out_dir} holds other files; choose another --out_dir")
     with replacing(out_dir) as folder:
         folder.mkdir()
         save_file({name: w.contiguous() for name, w in tensors.items()}, folder / TENSORS, metadata={"format": "pt"})
         write_json(folder / CONFIG, described)
+        if card:
+            write_text(folder / CARD, card)
     return out_dir
 
 

@@ -6,21 +6,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from deltatune.core import checkpoint, legacy, peft_format
 from deltatune.core.backbone import BackboneConfig
+from deltatune.core.card import model_card
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.cli.tune import tune
+from deltatune.core.cli.words import changed_options, words_of
 from deltatune.core.data import builtin_task, read_task_file
 from deltatune.core.delta import Prefix
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.files import held
+from deltatune.core.files import held, read_json, read_text
 from deltatune.core.loading import load_backbone
-from deltatune.core.reuse import open_run
+from deltatune.core.reuse import TunedRun, open_run
 from deltatune.core.run import RunFolder, digest_of, plain
 
 
 def export(run: Path, out_dir: Path) -> None:
-    """Write a delta as an adapter folder that PEFT loads with the same outputs.
+    """Write a delta as an adapter folder that PEFT loads with the same outputs, with a model card of what is recorded.
 
     LoRA, a SoftPrompt at the start and a Prefix (positions: after) of a single stack can be written. PEFT does not compute
     the others, or computes them differently; the command then says what differs and writes nothing.
@@ -31,8 +36,17 @@ def export(run: Path, out_dir: Path) -> None:
     """
     opened = open_run(run)
     prefix = any(isinstance(config, Prefix) for config in opened.saved.configs)
-    peft_format.export(opened.saved, out_dir, opened.backbone(device="cpu", precision="fp32") if prefix else None)
+    backbone = opened.backbone(device="cpu", precision="fp32") if prefix else None
+    peft_format.export(opened.saved, out_dir, backbone, model_card(opened, _command(opened)))
     output().print(f"PEFT adapter written to {out_dir}", soft_wrap=True)
+
+
+def _command(opened: TunedRun) -> list[str]:
+    """The words that made a run of `deltatune tune`; none of other runs."""
+    about, options = opened.folder / "run.json", opened.folder / "config.yaml"
+    if not options.is_file() or not about.is_file() or read_json(about).get("command") != "deltatune tune":
+        return []
+    return ["deltatune", "tune", *words_of(changed_options(tune, yaml.safe_load(read_text(options)) or {}))]
 
 
 def import_(

@@ -11,6 +11,7 @@ from deltatune.core.data.fewshot import SEEDS, Sample, few_shots, kshot, sample_
 from deltatune.core.data.fewshot_write import Checksums, Draw, WrittenSample, verify_checksums, write_fewshot
 from deltatune.core.data.load import load_task
 from deltatune.core.data.names import builtin_task, task_names
+from deltatune.core.data.recipe import published_source
 from deltatune.core.data.task import Example, Task, as_text, build_task
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "few_shots",
     "kshot",
     "load_task",
+    "published_source",
     "read_task_file",
     "sample_by_class",
     "shuffled_orders",

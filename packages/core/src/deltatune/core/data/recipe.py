@@ -139,9 +139,21 @@ def find_recipe(task: str, layout: Layout) -> tuple[Recipe, TaskConfig | None]:
     return _recipe({"name": name, **_table()["gym"][name]}, f"recipe {name}"), None
 
 
+def published_source(task: str) -> dict[str, str]:
+    """Where the examples of a built-in or text-to-text task were published: `hub`, `config`, `licence`, as far as known."""
+    if Path(task).suffix in (".yaml", ".yml"):
+        return {}
+    try:
+        recipe = find_recipe(task, "gym")[0]
+    except DeltatuneError:
+        return {}
+    found = {"hub": recipe.hub, "config": recipe.config, "licence": _table()["licences"].get(recipe.name)}
+    return {key: value for key, value in found.items() if value}
+
+
 def recipe_names() -> dict[str, tuple[str, ...]]:
     """The tasks with a recipe, by section: `builtin` and `gym`."""
-    return {section: tuple(table) for section, table in _table().items()}
+    return {section: tuple(_table()[section]) for section in ("builtin", "gym")}
 
 
 def _builtin(name: str) -> TaskConfig | None:
