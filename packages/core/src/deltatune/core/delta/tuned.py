@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -119,7 +119,7 @@ class Tuned(nn.Module):
             return self._call(lambda model: model(**inputs, **settings))
 
     def generate(self, batch: Batch, **settings: Any) -> Tensor:
-        """Token ids (B, at most `max_length`) of the model's own `generate`; greedy unless `settings` say otherwise."""
+        """Token ids (B, L) of the model's own `generate`, the start token first; greedy unless `settings` say otherwise."""
         inputs = {k: v for k, v in self._inputs(batch).items() if not k.startswith("decoder_")}
         with self._precision(), torch.no_grad():
             ids: Tensor = self._call(lambda model: model.generate(**inputs, **{"do_sample": False, "num_beams": 1} | settings))
@@ -166,16 +166,16 @@ class Tuned(nn.Module):
         self.model.eval()
         return self.backbone
 
-    def report(self, start: Mapping[str, Tensor] | None = None) -> list[dict[str, Any]]:
-        """One row a delta: kind, sites, trainable scalars, and how far it moved from `start` (weights taken earlier)."""
-        rows = []
-        now = self.weights() if start is not None else {}
-        for delta in self.kinds():
-            names = list(delta.names())
-            moved = sum(float((now[n].double() - start[n].double()).square().sum()) for n in names) ** 0.5 if start else None
-            count = sum(parameter.numel() for parameter in delta.parameters())
-            rows.append({"kind": type(delta.config).__name__, "sites": len(delta.sites), "trainable": count, "moved": moved})
-        return rows
+    def report(self) -> list[dict[str, Any]]:
+        """One row a delta: kind, number of sites, number of trainable scalars."""
+        return [
+            {
+                "kind": type(delta.config).__name__,
+                "sites": len(delta.sites),
+                "trainable": sum(parameter.numel() for parameter in delta.parameters()),
+            }
+            for delta in self.kinds()
+        ]
 
 
 def _aliases(model: nn.Module) -> dict[str, list[str]]:
