@@ -78,3 +78,11 @@ def test_every_paper_is_found_through_its_entry_point():
 @pytest.mark.parametrize("folder", PAPERS, ids=_name)
 def test_a_paper_names_a_tiny_command_of_its_own(folder):
     assert _project(folder)["tool"]["deltatune"]["tiny-command"][0] == f"deltatune-{folder.name}"
+
+
+def test_the_page_of_public_names_has_them_all():
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    for folder in PACKAGES:
+        names = getattr(importlib.import_module(f"deltatune.{folder.name}"), "__all__", ())
+        own = text.partition(f"\n## deltatune.{folder.name}\n")[2].partition("\n## ")[0]
+        assert [name for name in names if f"\n### {name}\n" not in own] == [], "run `uv run python docs/make_api.py`"

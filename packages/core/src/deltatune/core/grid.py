@@ -180,10 +180,10 @@ def summarise(outcomes: Sequence[Outcome]) -> list[CellSummary]:
         own = [outcome for outcome in outcomes if outcome.run.cell == cell]
         done = [outcome for outcome in own if outcome.status == "finished"]
         task, metric = done[0].group if done else ("", "")
-        spreads = [
+        dev, test = (
             _spread([value for outcome in done if (value := outcome.value(split)) is not None]) for split in ("dev", "test")
-        ]
-        cells.append(CellSummary(cell, task, metric, len(own), len(done), *spreads))
+        )
+        cells.append(CellSummary(cell, task, metric, len(own), len(done), dev, test))
     eligible = [summary for summary in cells if summary.dev is not None and summary.dev.n == summary.runs]
     for group in dict.fromkeys((summary.task, summary.metric) for summary in eligible):
         sign = 1 if higher_is_better(group[1]) else -1
