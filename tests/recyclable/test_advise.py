@@ -12,7 +12,7 @@ from deltatune.core import cli as core
 from deltatune.core.evaluation import Scores
 from deltatune.core.files import read_json, read_text, write_text
 from deltatune.core.run import read_records
-from deltatune.recyclable.advice import TRIED, Evidence, constant, decide, gap
+from deltatune.recyclable.advice import TRIED, Comparison, Evidence, constant, decide
 from deltatune.recyclable.tokenizers import compare
 from deltatune.recyclable.trials import Clock
 
@@ -58,11 +58,11 @@ def _key(expected):
 
 def test_the_spread_of_a_difference_is_over_the_same_examples():
     both = scored(90), scored(80)
-    difference, error = gap(*both, LABELS)
+    difference, error = Comparison(LABELS).gap(*both)
     assert difference == pytest.approx(0.1)
     assert error == pytest.approx(torch.tensor([1.0] * 10 + [0.0] * 90).std().item() / 10)
     found = [Scores(s.value, "macro_f1", s.loss, None, 100, s.predictions) for s in both]
-    difference, resampled = gap(*found, LABELS)
+    difference, resampled = Comparison(LABELS).gap(*found)
     assert resampled == pytest.approx(error, rel=0.3)
 
 
@@ -103,10 +103,10 @@ def test_every_delta_gets_a_row_with_evidence(bench, command, peft_folder, tmp_p
 
 def test_a_budget_is_held_or_refused(bench, command, refused, tmp_path):
     words = ("advise", "--old-base", bench / "old", "--new-base", bench / "new", "--task", bench / "task.yaml")
-    words += ("--deltas", bench / "runs/adapter", "--device", "cpu")
-    assert "is too small" in refused(*words, "--budget", "0.5", "--out_dir", tmp_path / "refused")
-    command(*words, "--budget", 12, "--out_dir", tmp_path / "held")
-    assert read_json(tmp_path / "held/run.json")["spent"] < 12 * 1.1
+    words += ("--deltas", bench / "runs/adapter", "--device", "cpu", "--batch_size", 4, "--max_train", 16)
+    assert "is too small" in refused(*words, "--budget", "0.01", "--out_dir", tmp_path / "refused")
+    command(*words, "--budget", 4, "--out_dir", tmp_path / "held")
+    assert read_json(tmp_path / "held/run.json")["spent"] < 4 * 1.1
 
 
 def upgraded(bench, folder, change):

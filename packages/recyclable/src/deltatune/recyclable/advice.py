@@ -20,7 +20,7 @@ TRIED: dict[str, Advice] = {
     "distilled": "distill from it",
     "fresh": "tune afresh",
 }
-_RESAMPLES = 200  # of the examples, for the spread of a metric that is no mean over them
+_RESAMPLES = 100  # of the examples, for the spread of a metric that is no mean over them
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,47 @@ def constant(metric: str, references: Sequence[Any]) -> Scores:
     return Scores(found.value, metric, float("nan"), found.stderr, len(references), predictions, found.per_example)
 
 
-def gap(left: Scores, right: Scores, references: Sequence[Any]) -> tuple[float, float]:
-    """How much better `left` is, and the standard error of that, over the same examples.
+class Comparison:
+    """Differences of scores over the same examples.
 
-    Of a metric that is a mean over examples, from the differences one by one; of another, from resampled examples (seed 0).
+    Args:
+        references: what predictions are compared with, one an example.
     """
-    sign = 1.0 if higher_is_better(left.metric) else -1.0
-    difference = sign * (left.value - right.value)
-    if left.stderr is not None and left.per_example is not None and right.per_example is not None:
-        apart = np.asarray(left.per_example) - np.asarray(right.per_example)
-        return difference, float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else 0.0
-    draw, found = np.random.default_rng(0), []
-    for _ in range(_RESAMPLES):
-        rows = draw.integers(len(references), size=len(references)).tolist()
-        known = [references[row] for row in rows]
-        values = [score(side.metric, [side.predictions[row] for row in rows], known).value for side in (left, right)]
-        found.append(values[0] - values[1])
-    return difference, float(np.nanstd(found, ddof=1))
+
+    def __init__(self, references: Sequence[Any]) -> None:
+        """Nothing compared yet."""
+        self.references = references
+        self._resampled: dict[int, list[float]] = {}
+
+    def gap(self, left: Scores, right: Scores) -> tuple[float, float]:
+        """How much better `left` is, and the standard error of that.
+
+        Of a metric that is a mean over examples, from the differences one by one; of another, from resampled examples (seed 0).
+        """
+        sign = 1.0 if higher_is_better(left.metric) else -1.0
+        difference = sign * (left.value - right.value)
+        if left.stderr is not None and left.per_example is not None and right.per_example is not None:
+            apart = np.asarray(left.per_example) - np.asarray(right.per_example)
+            return difference, float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else 0.0
+        spread = np.asarray(self._values(left)) - np.asarray(self._values(right))
+        return difference, float(np.nanstd(spread, ddof=1))
+
+    def clearly(self, left: Scores, right: Scores) -> bool:
+        """Whether `left` is better by more than one standard error."""
+        difference, error = self.gap(left, right)
+        return difference > error
+
+    def _values(self, scores: Scores) -> list[float]:
+        """The metric on resampled examples, the same ones for all scores."""
+        if id(scores) not in self._resampled:
+            draw, count = np.random.default_rng(0), len(self.references)
+            found = []
+            for _ in range(_RESAMPLES):
+                rows = draw.integers(count, size=count).tolist()
+                chosen = ([side[row] for row in rows] for side in (scores.predictions, self.references))
+                found.append(score(scores.metric, *chosen).value)
+            self._resampled[id(scores)] = found
+        return self._resampled[id(scores)]
 
 
 def decide(evidence: Evidence) -> Verdict:
@@ -95,18 +119,18 @@ def decide(evidence: Evidence) -> Verdict:
     since the two cost the same. Where the advised way is not above always giving the most frequent answer, the trials decide
     nothing.
     """
-    tried, known = evidence.tried, evidence.references
+    tried, compared = evidence.tried, Comparison(evidence.references)
     untouched, fresh = tried["untouched"], tried["fresh"]
     trials = [name for name in tried if name != "untouched"]
-    best = max(trials, key=lambda name: gap(tried[name], untouched, known)[0])
-    ahead, error = gap(tried[best], untouched, known)
+    best = max(trials, key=lambda name: compared.gap(tried[name], untouched)[0])
+    ahead, error = compared.gap(tried[best], untouched)
     chosen = best
     if ahead <= error:
         chosen = "untouched"
-    elif best != "fresh" and not _clearly(tried[best], fresh, known):
+    elif best != "fresh" and not compared.clearly(tried[best], fresh):
         chosen = "fresh"
-    margin, spread = gap(tried[chosen], fresh, known)
-    if not math.isnan(evidence.constant.value) and not _clearly(tried[chosen], evidence.constant, known):
+    margin, spread = compared.gap(tried[chosen], fresh)
+    if not math.isnan(evidence.constant.value) and not compared.clearly(tried[chosen], evidence.constant):
         reason = (
             f"{chosen} it has {untouched.metric} {tried[chosen].value:.3f}, not clearly above always giving the most frequent "
             f"answer ({evidence.constant.value:.3f}); raise --budget or --max_dev"
@@ -117,15 +141,9 @@ def decide(evidence: Evidence) -> Verdict:
         was = f"untouched it has {value}, and had {evidence.old.value:.3f} on the old base"
         return Verdict(TRIED[chosen], f"{was}; the best trial ({best}) gains {ahead:+.3f} ± {error:.3f}", margin)
     if chosen == "fresh":
-        other = max((name for name in trials if name != "fresh"), key=lambda name: gap(tried[name], fresh, known)[0])
-        found, width = gap(tried[other], fresh, known)
-        compared = f"the best trial with the old delta ({other}) gains {found:+.3f} ± {width:.3f}"
-        return Verdict(TRIED[chosen], f"afresh it has {value}; {compared}", 0.0)
+        other = max((name for name in trials if name != "fresh"), key=lambda name: compared.gap(tried[name], fresh)[0])
+        found, width = compared.gap(tried[other], fresh)
+        beside = f"the best trial with the old delta ({other}) gains {found:+.3f} ± {width:.3f}"
+        return Verdict(TRIED[chosen], f"afresh it has {value}; {beside}", 0.0)
     both = f"{margin:+.3f} ± {spread:.3f} against tuning afresh, {ahead:+.3f} ± {error:.3f} against leaving it untouched"
     return Verdict(TRIED[chosen], f"{chosen} it has {value}: {both}", margin)
-
-
-def _clearly(left: Scores, right: Scores, references: Sequence[Any]) -> bool:
-    """Better by more than one standard error."""
-    difference, error = gap(left, right, references)
-    return difference > error
