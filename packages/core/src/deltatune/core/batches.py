@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -204,9 +204,9 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
 
 
 def _lengths(feature: Any) -> tuple[int, ...]:
-    get = feature.get if isinstance(feature, Mapping) else partial(getattr, feature)
-    labels = get("labels", None)
-    return (len(get("input_ids")), *([len(labels)] if isinstance(labels, Sequence) else []))
+    held = feature if isinstance(feature, Mapping) else vars(feature)
+    labels = held.get("labels")
+    return (len(held["input_ids"]), *([len(labels)] if isinstance(labels, Sequence) else []))
 
 
 def pad(features: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:

@@ -112,14 +112,16 @@ def pick_device(device: Device) -> torch.device:
         DeltatuneError: the device asked for is not there.
     """
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    chosen = device
+    chosen: str = device
     if device == "auto" and parse_flag_from_env("ACCELERATE_USE_CPU"):  # `accelerate launch --cpu`
         chosen = "cpu"
     elif device == "auto":
         chosen = next(name for name, found in here.items() if found)
     elif not here[device]:
         raise DeltatuneError(f"--device {device}: none here; use --device auto or cpu")
-    return torch.device(chosen, local_rank()) if chosen == "cuda" else torch.device(chosen)
+    if chosen == "cuda" and (number := local_rank()) is not None:
+        return torch.device("cuda", number)
+    return torch.device(chosen)
 
 
 @contextmanager
