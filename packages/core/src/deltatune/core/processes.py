@@ -35,15 +35,26 @@ def join(device: str) -> Processes:
     """The processes of this launch, which can talk to each other from here on; just one outside a launch.
 
     Args:
-        device: where they compute; "cpu" chooses a connection that does without GPUs.
+        device: where they compute: cpu, cuda, or auto, which is the CPU where there is no GPU or the launch asks for it.
+
+    Raises:
+        DeltatuneError: the processes do not find each other.
     """
     if not launched():
         return Processes(0, 1)
+    import torch
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
-    state = PartialState(cpu=device == "cpu")
+    without = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    state = PartialState(cpu=device == "cpu" or (device == "auto" and without))
     # The threads of the connection may outlive the interpreter, which then aborts.
     atexit.register(state.destroy_process_group)
+    if state.num_processes != int(os.environ["WORLD_SIZE"]):
+        raise DeltatuneError(
+            f"{state.num_processes} of the {os.environ['WORLD_SIZE']} processes of this launch are connected; start them with "
+            "`accelerate launch` or `torchrun`, or name another --device"
+        )
     return Processes(state.process_index, state.num_processes)
 
 
