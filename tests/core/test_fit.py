@@ -6,13 +6,15 @@ import pickle
 import re
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltatune.core.errors import DeltatuneError
+from deltatune.core import train
+from deltatune.core.errors import DeltatuneError, SharedError
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.train import Hooks, TrainConfig, fit
 
@@ -139,6 +141,18 @@ def test_a_gradient_that_is_no_number_ends_the_run():
     net.loss = lambda batch: (net.params["w"] - net.params["w"].detach()).abs().sum().sqrt()
     with pytest.raises(DeltatuneError, match="gradient norm is nan at update 1"):
         net.fit(CONFIG)
+
+
+def test_the_end_of_another_process_is_one_line(monkeypatch):
+    def lost(tensors, reduction):
+        raise RuntimeError("Connection closed by peer\nmany lines")
+
+    monkeypatch.setattr(
+        train, "PartialState", lambda cpu: SimpleNamespace(num_processes=2, process_index=0, is_main_process=True)
+    )
+    monkeypatch.setattr(train, "reduce", lost)
+    with pytest.raises(SharedError, match="^another process of this launch has ended; see what it says$"):
+        Net().fit(CONFIG)
 
 
 def test_too_little_gpu_memory_is_one_line():

@@ -210,7 +210,10 @@ class _Run:
     def _reduce(self, value: Tensor) -> Tensor:
         """Sum gradients and loss over the processes, in place and as the result."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params.values()]
-        *summed, total = reduce([*gradients, value], reduction="sum")
+        try:
+            *summed, total = reduce([*gradients, value], reduction="sum")
+        except RuntimeError as error:
+            raise SharedError("another process of this launch has ended; see what it says") from error
         for parameter, gradient in zip(self.params.values(), summed, strict=True):
             parameter.grad = gradient
         return torch.as_tensor(total)
