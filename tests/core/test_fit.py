@@ -151,7 +151,7 @@ def test_the_end_of_another_process_is_one_line(monkeypatch):
         train, "PartialState", lambda cpu: SimpleNamespace(num_processes=2, process_index=0, is_main_process=True)
     )
     monkeypatch.setattr(train, "reduce", lost)
-    with pytest.raises(SharedError, match="^another process of this launch has ended; see what it says$"):
+    with pytest.raises(SharedError, match=r"^another process of this launch has ended; see what it says"):
         Net().fit(CONFIG)
 
 
