@@ -6,8 +6,10 @@ import json
 import operator
 import os
 import shlex
+import time
 from functools import partial
 
+import psutil
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -267,3 +269,17 @@ def test_a_process_that_dies_takes_its_own_job_with_it_alone(monkeypatch):
     assert found == [None, "2"]
     with pytest.raises(TypeError):
         pool.run_jobs(operator.call, [partial(int, [])], 1, lambda job, result: None)
+
+
+def test_an_interruption_ends_the_jobs_under_way(monkeypatch):
+    monkeypatch.setattr(pool, "cores", lambda: 2)
+    before, began = set(psutil.Process().children()), time.monotonic()
+
+    def interrupted(job, result):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.run_jobs(operator.call, [partial(time.sleep, 600), partial(int, 3), partial(time.sleep, 600)], 2, interrupted)
+    assert time.monotonic() - began < 300
+    left = [child for child in set(psutil.Process().children()) - before if "spawn_main" in " ".join(child.cmdline())]
+    assert not left

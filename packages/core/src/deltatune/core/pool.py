@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import TypeVar
@@ -62,54 +62,69 @@ def run_jobs(
         BaseException: what `function` or `done` raised; jobs under way are ended, the others are not begun.
     """
     threads, waiting, lock, ended = threads_for(workers), iter(jobs), threading.Lock(), threading.Event()
-    pools: dict[int, _Worker] = {}
+    count = min(workers, len(jobs))
+    processes: dict[int, _Worker] = {}
 
     def serve(number: int) -> None:
+        """Pass jobs to one process, and to a new one where it dies, until none is left."""
         try:
             while not ended.is_set():
                 with lock:
                     job = next(waiting, None)
                 if job is None:
                     break
-                pool = pools.get(number) or pools.setdefault(number, _Worker(threads))
-                try:
-                    result: Result | None = pool.executor.submit(function, job).result()
-                except BrokenProcessPool:
-                    pools.pop(number).executor.shutdown()
-                    result = None
-                if ended.is_set():  # this process ended the worker, not the job
-                    break
-                with lock:
-                    done(job, result)
+                if number not in processes:
+                    processes[number] = _Worker(threads)
+                result = None if ended.is_set() else processes[number].result(function, job)
+                if processes[number].died:
+                    processes.pop(number).close()
+                if not ended.is_set():  # else the process was ended, not the job
+                    with lock:
+                        done(job, result)
         except BaseException:
             ended.set()
             raise
+        finally:
+            if number in processes:
+                processes[number].close()
 
-    with ThreadPoolExecutor(min(workers, len(jobs)) or 1) as servers:
-        served = [servers.submit(serve, number) for number in range(min(workers, len(jobs)))]
+    with ThreadPoolExecutor(max(count, 1)) as servers:
+        served = [servers.submit(serve, number) for number in range(count)]
         try:
-            for future in served:
+            for future in as_completed(served):
                 future.result()
         except BaseException:
             ended.set()
-            for pool in list(pools.values()):
-                pool.end()
+            for process in list(processes.values()):
+                process.end()
             raise
-        finally:
-            for pool in list(pools.values()):
-                pool.executor.shutdown()
 
 
 class _Worker:
     """One process that takes job after job."""
 
     def __init__(self, threads: int) -> None:
+        """Begin it."""
         self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (threads,))
+        self.died = False
         self.pid = self.executor.submit(os.getpid).result()
 
+    def result(self, function: Callable[[Job], Result], job: Job) -> Result | None:
+        """What `function` returns of `job` there; None where the process dies."""
+        try:
+            return self.executor.submit(function, job).result()
+        except BrokenProcessPool:
+            self.died = True
+            return None
+
     def end(self) -> None:
+        """From another thread: stop the job that is under way."""
         with suppress(psutil.NoSuchProcess):
             psutil.Process(self.pid).terminate()
+
+    def close(self) -> None:
+        """Let the process go."""
+        self.executor.shutdown()
 
 
 def _begin(threads: int) -> None:
