@@ -7,10 +7,11 @@ from typing import Literal
 
 from rich.table import Table
 
-from deltatune.core import world
+from deltatune.core import world, world_models
 from deltatune.core.cli.output import output
 from deltatune.core.data import Example, Task, as_text
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import read_json
 from deltatune.core.template import Lengths, Template
 from deltatune.core.world.export import Layout, export_task
 from deltatune.core.world.names import kind_and_domain
@@ -72,3 +73,31 @@ def export(format: Layout, out_dir: Path, task: list[str] | None = None, overwri
     """
     for name in task or world.TASKS:
         output().print(export_task(world.task(name), format, out_dir, overwrite), soft_wrap=True)
+
+
+def models() -> None:
+    """List the models of the built-in world; `--model world/NAME` takes each, NAME@STEP its snapshots, NAME@0 its start."""
+    catalog = read_json(world_models.CATALOG)
+    table = Table("model", "form", "continues", "text", "parameters", "snapshots")
+    for name, row in catalog.items():
+        text = ", ".join(f"{share:.0%} {domain}" for domain, share in row["mix"].items() if share)
+        steps = sorted(int(path.name.removeprefix("ckpt_")) for path in (world_models.SHELF / name).glob("ckpt_*"))
+        table.add_row(f"world/{name}", row["form"], row["start"] or "", text, f"{row['parameters']:,}", " ".join(map(str, steps)))
+    output().print(table)
+
+
+def rebuild(out_dir: Path, only: list[str] | None = None) -> None:
+    """Make models of the built-in world again and compare them with those of the package.
+
+    Models that continue one that is not made again start from the package's. Digests are equal on a machine like the one that
+    made them; on another the scores are compared.
+
+    Args:
+        out_dir: the folder of the new models; what is made there already is not made again.
+        only: names ([m0,m1]); by default all.
+    """
+    from deltatune.core.world_build import RECIPES, build, compared
+
+    for name in only or RECIPES:
+        row = build(name, out_dir, world_models.SHELF)
+        output().print(compared(name, row), soft_wrap=True)
