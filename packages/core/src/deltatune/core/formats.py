@@ -163,7 +163,8 @@ class PromptFormat(Format):
 
     def _encode(self, examples: Sequence[Example]) -> list[Feature]:
         """The filled template."""
-        lengths = Lengths(self.max_length)
+        asked = self.task.config
+        lengths = Lengths(self.max_length, asked.first_sentence_limit, asked.other_sentence_limit)
         segments = "token_type_ids" in self.tokenizer.model_input_names
         result = []
         for example in examples:

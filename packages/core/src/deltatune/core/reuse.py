@@ -17,7 +17,7 @@ from deltatune.core.files import read_json
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.sites import Sites, sites_from
-from deltatune.core.tune_config import TaskChoice
+from deltatune.core.tune_config import ASKING, TaskChoice
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TunedRun:
         if name is None:
             raise DeltatuneError(f"{self.path}: no task is recorded with it; give --task")
         kept = before.get("data_dir") if name == recorded else None
-        taken = {"max_length"} if whole else {item.name for item in fields(TaskChoice)} - {"task", "data_dir"}
+        taken = {"max_length", *ASKING} if whole else {item.name for item in fields(TaskChoice)} - {"task", "data_dir"}
         sample = {key: value for key, value in before.items() if key in taken and value is not None}
         return TaskChoice(name, data_dir or (Path(kept) if kept else None), **sample)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from deltatune.core.train import TrainConfig
 LEARNING_RATES: dict[type[DeltaConfig], float] = {Full: 5e-5, LoRA: 1e-3, Houlsby: 1e-3, Prefix: 1e-2, SoftPrompt: 1e-2}
 
 
+# How a task is asked; what is None is as the task's configuration says, and no part of a run's identity.
+ASKING = ("template", "label_words", "first_sentence_limit", "other_sentence_limit")
+
+
 @dataclass(frozen=True)
 class TaskChoice:
     """Which examples.
@@ -32,6 +37,10 @@ class TaskChoice:
         shots: train on this many examples of each class, and take as many others of the training examples for development; texts
             count as one class, values as two (below and above the middle of the range, or the median where it has no bounds).
         sample_seed: of the draw of `shots`.
+        template: prompt with a mask in place of the task's own.
+        label_words: words in place of the task's own.
+        first_sentence_limit: see `TaskConfig`.
+        other_sentence_limit: see `TaskConfig`.
     """
 
     task: str
@@ -42,6 +51,10 @@ class TaskChoice:
     max_test: int | None = None
     shots: int | None = None
     sample_seed: int = 0
+    template: str | None = None
+    label_words: Mapping[str, str] | None = field(default=None, hash=False)
+    first_sentence_limit: int | None = None
+    other_sentence_limit: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an option that could not act."""
@@ -57,7 +70,9 @@ class TaskChoice:
         return task if self.shots is None else few_shots(task, self.shots, self.sample_seed)
 
     def _whole(self) -> Task:
-        return load_task(self.task, self.data_dir, max_train=self.max_train, max_dev=self.max_dev, max_test=self.max_test)
+        sizes = {"max_train": self.max_train, "max_dev": self.max_dev, "max_test": self.max_test}
+        asked = {name: value for name in ASKING if (value := getattr(self, name)) is not None}
+        return load_task(self.task, self.data_dir, **sizes, change=asked)
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,7 @@ class TuneConfig:
         settings = {key: value for key, value in asdict(self).items() if key != "deltas"}
         for name in REPORTING:
             del settings["train"][name]
+        settings["task"] = {name: v for name, v in settings["task"].items() if v is not None or name not in ASKING}
         return {**plain(settings), "deltas": [delta.describe() for delta in self.deltas]}
 
     @property

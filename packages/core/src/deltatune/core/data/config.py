@@ -58,6 +58,8 @@ class TaskConfig:
         regression: lowest and highest value of a task with real values (`[-.inf, .inf]` where there are none); None for classes.
         template: prompt with a mask, in the language of `deltatune.core.template`.
         label_words: word for each label; of a regression, for the low and the high end, in this order.
+        first_sentence_limit: most tokens of each piece of a template that shows the first text.
+        other_sentence_limit: the same for another text.
         text_name: name of the task as a text-to-text model reads it; None takes `name` with `-` for `/`.
         source_names: what stands before each text in a text-to-text input.
         text_input: that input written out, `{0}` and `{1}` standing for the texts; None takes ` [text_name] text`.
@@ -89,6 +91,8 @@ class TaskConfig:
     regression: tuple[float, float] | None = None
     template: str | None = None
     label_words: Mapping[str, str] = field(default_factory=dict, hash=False)
+    first_sentence_limit: int | None = None
+    other_sentence_limit: int | None = None
     text_name: str | None = None
     source_names: tuple[str, ...] = ()
     text_input: str | None = None
@@ -128,7 +132,9 @@ class TaskConfig:
     @property
     def digest(self) -> str:
         """64 hexadecimal digits that differ for different configurations."""
-        return hashlib.sha256(json.dumps(asdict(self), ensure_ascii=False).encode("utf-8")).hexdigest()
+        limits = ("first_sentence_limit", "other_sentence_limit")  # younger than digests on disk
+        values = {name: value for name, value in asdict(self).items() if value is not None or name not in limits}
+        return hashlib.sha256(json.dumps(values, ensure_ascii=False).encode("utf-8")).hexdigest()
 
     def file(self, split: Literal["train", "dev", "test"]) -> str:
         """Name of the file of a split (see `train`)."""

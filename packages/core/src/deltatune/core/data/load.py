@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ def load_task(
     max_train: int | None = None,
     max_dev: int | None = None,
     max_test: int | None = None,
+    change: Mapping[str, Any] | None = None,
 ) -> Task:
     """A task with its examples.
 
@@ -37,11 +39,13 @@ def load_task(
         max_train: most training examples, the first of the file (of the half).
         max_dev: the same for development.
         max_test: the same for test.
+        change: fields of the task's configuration that take other values, such as `template`.
 
     Raises:
         DeltatuneError: an unknown task, a missing folder or file, or anything `read_split` finds wrong.
     """
     config, base = _config(task, data_dir)
+    config = replace(config, **change) if change else config
     for name, count in (("max_train", max_train), ("max_dev", max_dev), ("max_test", max_test)):
         if count is not None and count < 1:
             raise DeltatuneError(f"{name} must be at least 1, got {count}")
