@@ -17,8 +17,9 @@ from deltatune.core.formats import Format
 class Method:
     """Ordinary tuning; a paper overrides what it does otherwise.
 
-    `tune_to` calls `begin` once, then `trained`, then `loss` in every forward pass. Everything that changes the outcome must be
-    in `settings`, and nothing may depend on how often or when a method was called: an interrupted run begins again.
+    `tune_to` calls `begin` once, then `trained`, then `loss` in every forward pass, and `hold` before what is evaluated or saved.
+    Everything that changes the outcome must be in `settings`, and nothing may depend on how often or when a method was called: an
+    interrupted run begins again.
     """
 
     def settings(self) -> Mapping[str, Any]:
@@ -40,3 +41,10 @@ class Method:
     def trained(self, tuned: Tuned) -> Mapping[str, Tensor]:
         """The tensors that are trained; the others keep the values that `begin` gave them."""
         return tuned.parameters_by_name()
+
+    def hold(self, tuned: Tuned) -> None:
+        """Give the deltas the values that what was trained stands for, where that is not the deltas' own tensors."""
+
+    def found(self) -> Mapping[str, Any]:
+        """Plain values for `run.json` beside the delta, once the deltas hold what was selected."""
+        return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,18 @@ def facts_of(config: TuneConfig, tuned: Tuned, task: Task, trained: Iterable[Ten
         "notes": list(task.notes),
         "device": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else backbone.device.type,
         "threads": torch.get_num_threads(),
-        "trainable": _counts(tuned, {id(tensor) for tensor in trained}),
+        "trainable": _counts(tuned, list(trained)),
     }
 
 
-def _counts(tuned: Tuned, trained: Container[int]) -> dict[str, int]:
-    """Trained scalars of each kind of delta; `trained` holds the identities of the tensors that the optimizer changes."""
+def _counts(tuned: Tuned, trained: Sequence[Tensor]) -> dict[str, int]:
+    """Scalars that the optimizer changes, of each kind of delta; those that are no delta's own are `other`."""
     counts: dict[str, int] = {}
+    left = {id(tensor): tensor.numel() for tensor in trained}
     for delta in tuned.kinds():
-        kind, count = type(delta.config).__name__, sum(p.numel() for p in delta.parameters() if id(p) in trained)
+        kind, count = type(delta.config).__name__, sum(left.pop(id(p), 0) for p in delta.parameters())
         counts[kind] = counts.get(kind, 0) + count
-    return counts
+    return counts | ({"other": sum(left.values())} if left else {})
 
 
 def described(config: TuneConfig, tuned: Tuned, form: Format, task: Task) -> dict[str, Any]:

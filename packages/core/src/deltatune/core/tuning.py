@@ -128,29 +128,32 @@ def tune_prepared(
         batches,
         train,
         evaluate=(lambda: sign * evaluate(tuned, form, task.dev, dev).value) if task.dev else None,
-        hooks=replace(hooks or Hooks(), mode=partial(_switch, tuned)),
+        hooks=replace(hooks or Hooks(), mode=partial(_switch, tuned, method)),
         resume_from=resume_from,
     )
     history.evaluations = [(step, sign * value) for step, value in history.evaluations]
     history.best_score = history.best_score and sign * history.best_score
-    weights = _take(tuned, history.selected)
+    weights = _take(tuned, history.selected, method)
     scores = [evaluate(tuned, form, split) if split else None for split in (task.dev, task.test)]
     return Result(tuned, weights, form, history, *scores)
 
 
-def _switch(tuned: Tuned, training: bool) -> None:
+def _switch(tuned: Tuned, method: Method, training: bool) -> None:
+    if not training:
+        method.hold(tuned)
     tuned.train(training)
 
 
-def _take(tuned: Tuned, selected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _take(tuned: Tuned, selected: Mapping[str, Tensor], method: Method) -> dict[str, Tensor]:
     """The selected weights, and hold them as a delta read from their file does, so that scores are those of the file.
 
     Differences to the base are rounded, and those of rounded values may be rounded again: what is saved is what was scored.
     """
     with torch.no_grad():
-        parameters = tuned.parameters_by_name()
+        parameters = method.trained(tuned)
         for name, value in selected.items():
             parameters[name].copy_(value)
+        method.hold(tuned)
     weights = tuned.weights()
     tuned.load(weights)
     return weights
@@ -192,6 +195,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
         known = described(config, tuned, form, task)
 
         def snapshot(step: int) -> None:
+            method.hold(tuned)
             checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**known, "step": step})
 
         hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
@@ -199,6 +203,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
         result = tune_prepared(config, tuned, form, task, hooks, resume, method)
         seconds = {"seconds": time.perf_counter() - started, "train_seconds": result.history.seconds}
         facts |= {name: round(value, 3) for name, value in seconds.items()}
+        facts |= {"found": dict(found)} if (found := method.found()) else {}
         return processes.lead(lambda: _keep(config, folder, facts, known, result))
 
 
