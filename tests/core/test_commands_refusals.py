@@ -201,6 +201,22 @@ def test_inputs_that_cannot_be_predicted(runs, untouched, tmp_path, text, messag
     assert message in line
 
 
+def test_a_file_never_takes_the_place_of_a_folder(runs, untouched, tmp_path):
+    shutil.copytree(runs / "LoRA", tmp_path / "run")
+    message = f"cannot write {tmp_path / 'run'}: it is a folder; nothing was changed; name a file"
+    assert message in untouched("evaluate", "--run", tmp_path / "run", "--predictions", tmp_path / "run")
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    words = ("predict", "--run", tmp_path / "run", "--input", tmp_path / "in.jsonl", "--output", tmp_path / "run")
+    assert message in untouched(*words)
+
+
+@pytest.mark.parametrize("count", ["0", "-5"])
+def test_a_number_of_examples_is_at_least_one(runs, untouched, count):
+    assert f"--max_examples must be at least 1, got {count}" in untouched(
+        "evaluate", "--run", runs / "LoRA", "--max_examples", count
+    )
+
+
 def test_what_cannot_be_done_with_a_run(runs, untouched, tmp_path, copied):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").touch()

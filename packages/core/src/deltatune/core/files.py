@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the name of `path`, on any error it is removed.
 
     Works for a file and for a folder (create either at the yielded path). A file is replaced in one step. An existing folder
-    is moved aside first, and back if the new one cannot take its name.
+    is moved aside first, and back if the new one cannot take its name. A file never takes the place of a folder.
 
     Raises:
         DeltatuneError: it cannot be written, on a full disk for instance; what was there before is left as it was.
@@ -62,6 +62,8 @@ def _put(target: Path, path: Path, aside: Path) -> None:
     if not path.is_dir():
         target.replace(path)
         return
+    if not target.is_dir():
+        raise DeltatuneError(f"cannot write {path}: it is a folder; nothing was changed; name a file")
     path.replace(aside)
     try:
         target.replace(path)

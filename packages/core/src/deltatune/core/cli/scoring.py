@@ -54,6 +54,8 @@ def evaluate(
         whole: use all examples of the split, not the run's sample of them.
         sites: YAML record of the base's architecture; the one that the run was tuned with by default.
     """
+    if max_examples is not None and max_examples < 1:
+        raise DeltatuneError(f"--max_examples must be at least 1, got {max_examples}")
     opened = open_run(run)
     choice = opened.task_choice(task, data_dir, whole)
     loaded = choice.load()
