@@ -117,6 +117,12 @@ def _tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
     return _word_tokenizer(["<pad>", "</s>", "<unk>"], pad_token="<pad>")
 
 
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Two processes may run, whatever this machine has."""
+    monkeypatch.setattr("deltatune.core.pool.cores", lambda: 2)
+
+
 @pytest.fixture(scope="session")
 def llama_sites() -> Path:
     """A record as a user writes it for an architecture that deltatune does not know."""

@@ -171,6 +171,7 @@ def test_shared_results_are_made_once(toy, tmp_path):
     assert sorted(line for line in toy.log() if line.startswith("shared")) == [f"shared {seed}" for seed in range(5)]
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_several_processes_find_what_one_finds(toy, tmp_path):
     wanted = toy("C1", "C2", "C4", seeds=2)
     alone, together = run(wanted, tmp_path / "a"), run(wanted, tmp_path / "b", workers=2)
@@ -179,11 +180,13 @@ def test_several_processes_find_what_one_finds(toy, tmp_path):
         assert {k: v for k, v in together[name].items() if k not in timed} == {k: v for k, v in claim.items() if k not in timed}
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_a_process_that_dies_is_reported_and_takes_no_result_with_it(toy, tmp_path):
-    found = run(toy("C8", seeds=2), tmp_path / "out", workers=2)
+    found = run(toy("C8", "C1", seeds=2), tmp_path / "out", workers=2)
     assert found["C8"]["verdict"] == "not run"
     assert "worker process was ended" in found["C8"]["reason"]
     assert found["C8"]["failed"]
+    assert [unit["seed"] for unit in found["C1"]["per_seed"]] == [0, 1]
 
 
 def test_seeds_are_those_asked_for(toy, tmp_path):
@@ -224,13 +227,17 @@ def test_other_folders_and_numbers_are_refused(toy, tmp_path):
         toy(seed_offset=-1)
     with pytest.raises(DeltatuneError, match="--workers must be at least 1, got 0"):
         run(toy("C1"), tmp_path / "other", workers=0)
+    with pytest.raises(DeltatuneError, match=r"--workers 1000: \d+ cores are here"):
+        run(toy("C1"), tmp_path / "other", workers=1000)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_ctrl_c_the_same_command_goes_on(toy, tmp_path, workers):
     code = (
-        "import sys; from pathlib import Path; from deltatune.core.claims.reproduction import *\n"
+        "import sys; from pathlib import Path; from deltatune.core import pool\n"
+        "from deltatune.core.claims.reproduction import *; pool.cores = lambda: 2\n"
         "if __name__ == '__main__':\n"
         f"    planned = plan(Request({{'toy': {toy.module!r}}}, only=('C1',), seeds=6))\n"
         f"    carry_out(planned, Path(sys.argv[1]), {workers}, {{}}, '', print)\n"

@@ -249,8 +249,8 @@ def test_missing_options_are_named_as_those_of_tune(refused, tmp_path):
     assert "missing --model, --task" in refused("grid", "--delta", "LoRA", "--seeds", "2", "--out_dir", tmp_path / "OUT")
 
 
-def test_workers_share_the_cores_and_give_the_same_runs(grid, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "cores", lambda: 2)
+@pytest.mark.usefixtures("two_cores")
+def test_workers_share_the_cores_and_give_the_same_runs(grid, tmp_path):
     words = ("--delta", "LoRA", "--seeds", "1")  # one run is one process, whose imports take most of the time
     grid(*words, "--workers", "2")
     shared = [run["dev"] for run in read_json(tmp_path / "OUT/grid.json")["runs"]]
@@ -260,8 +260,8 @@ def test_workers_share_the_cores_and_give_the_same_runs(grid, tmp_path, monkeypa
     assert [run["dev"] for run in read_json(tmp_path / "OUT/grid.json")["runs"]] == shared
 
 
+@pytest.mark.usefixtures("two_cores")
 def test_a_process_that_dies_takes_its_own_job_with_it_alone(monkeypatch):
-    monkeypatch.setattr(pool, "cores", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found = []
     jobs = [partial(os._exit, 1), partial(os.getenv, "OMP_NUM_THREADS")]
@@ -271,8 +271,8 @@ def test_a_process_that_dies_takes_its_own_job_with_it_alone(monkeypatch):
         pool.run_jobs(operator.call, [partial(int, [])], 1, lambda job, result: None)
 
 
-def test_an_interruption_ends_the_jobs_under_way(monkeypatch):
-    monkeypatch.setattr(pool, "cores", lambda: 2)
+@pytest.mark.usefixtures("two_cores")
+def test_an_interruption_ends_the_jobs_under_way():
     before, began = set(psutil.Process().children()), time.monotonic()
 
     def interrupted(job, result):

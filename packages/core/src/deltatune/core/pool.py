@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -46,7 +46,7 @@ def threads_for(workers: int) -> int:
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, done: Callable[[Job, Result | None], None]
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, done: Callable[[Job, Result | None], None]
 ) -> None:
     """Run `function` on every job, at most `workers` at a time, each in a fresh interpreter (`spawn`) that takes job after job.
 
@@ -54,7 +54,8 @@ def run_jobs(
 
     Args:
         function: of a module's top level; it returns what went wrong rather than raise it.
-        jobs: what can be pickled.
+        jobs: what can be pickled; each is taken when a process is free for it, and never while `done` is called, so an iterator
+            may leave out what earlier results have made pointless.
         workers: processes.
         done: called after each job, one call at a time, with its result, or with None where its process died.
 
@@ -62,7 +63,6 @@ def run_jobs(
         BaseException: what `function` or `done` raised; jobs under way are ended, the others are not begun.
     """
     threads, waiting, lock, ended = threads_for(workers), iter(jobs), threading.Lock(), threading.Event()
-    count = min(workers, len(jobs))
     processes: dict[int, _Worker] = {}
 
     def serve(number: int) -> None:
@@ -88,8 +88,8 @@ def run_jobs(
             if number in processes:
                 processes[number].close()
 
-    with ThreadPoolExecutor(max(count, 1)) as servers:
-        served = [servers.submit(serve, number) for number in range(count)]
+    with ThreadPoolExecutor(workers) as servers:
+        served = [servers.submit(serve, number) for number in range(workers)]
         try:
             for future in as_completed(served):
                 future.result()

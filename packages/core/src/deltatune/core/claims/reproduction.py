@@ -15,9 +15,10 @@ from deltatune.core.claims.figures import draw
 from deltatune.core.claims.installed import load_claims, select
 from deltatune.core.claims.outcome import outcome
 from deltatune.core.claims.publish import write_claims, write_report
-from deltatune.core.claims.running import Done, Report, Unit, cores, run_units
+from deltatune.core.claims.running import Done, Report, Unit, run_units
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import held
+from deltatune.core.pool import cores, threads_for
 from deltatune.core.run import RunFolder, digest_of, versions
 
 
@@ -104,10 +105,10 @@ def carry_out(
         The objects of `claims.json`.
 
     Raises:
-        DeltatuneError: something else is in the folder, or it cannot be written.
+        DeltatuneError: no worker or more of them than cores; something else is in the folder, or it cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise DeltatuneError(f"--workers must be at least 1, got {workers}")
+    if workers is not None:
+        threads_for(workers)
     folder = RunFolder(out_dir, planned.request.digest())
     processes = min(workers or cores(), max(1, len(planned.units)))
     facts = {**about, "device": f"{platform.machine()}, {cores()} cores", "workers": processes}

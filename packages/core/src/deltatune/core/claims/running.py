@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ from deltatune.core.claims.claim import CannotRunError, Claim
 from deltatune.core.claims.context import Context
 from deltatune.core.claims.installed import load_claims, unit_config
 from deltatune.core.claims.store import Store
+from deltatune.core.pool import run_jobs
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,9 @@ class Done:
 
 
 Report = Callable[[Done], None]
+Name = tuple[str, str, str, int]  # of a unit: paper, module, id, seed
+Found = tuple[dict[str, Any] | None, str, bool]  # of a unit: measured, error, expected
+_KILLED: Found = (None, "a worker process was ended from outside, for want of memory perhaps; try fewer --workers", False)
 
 
 def run_units(units: Sequence[Unit], root: Path, workers: int, report: Report = lambda done: None) -> list[Done]:
@@ -65,25 +64,42 @@ def run_units(units: Sequence[Unit], root: Path, workers: int, report: Report = 
         units: in the order to start them.
         root: of the store.
         workers: processes that measure; the cores are divided among them. With 1, this process does it.
-        report: called with each unit as it ends.
+        report: called with each unit as it ends, one call at a time.
 
     Raises:
+        DeltatuneError: more workers than cores.
         KeyboardInterrupt: as it came; all that was measured is kept.
     """
-    store, results = Store(root), []
-    open_units = []
+    store, results = Store(root), list[Done]()
+    failed: dict[str, Done] = {}
+    to_do = []
+
+    def take(done: Done) -> None:
+        if done.measured is None:
+            failed.setdefault(done.unit.claim.name, done)
+        results.append(done)
+        report(done)
+
+    def left() -> Iterator[Unit]:
+        for unit in to_do:
+            if (before := failed.get(unit.claim.name)) is None:
+                yield unit
+            else:
+                take(replace(before, unit=unit))
+
     for unit in units:
         measured = store.peek(unit_config(unit.claim, unit.module, unit.seed))
         if measured is None:
-            open_units.append(unit)
+            to_do.append(unit)
         else:
-            results.append(Done(unit, measured, found=True))
-            report(results[-1])
-    workers = min(workers, len(open_units))
-    ended = _here(open_units, root) if workers <= 1 else _pooled(open_units, root, workers)
-    for done in ended:
-        results.append(done)
-        report(done)
+            take(Done(unit, measured, found=True))
+    if min(workers, len(to_do)) <= 1:
+        for unit in left():
+            take(measure(unit, root))
+    else:
+        named = {_name(unit): unit for unit in to_do}
+        there = partial(_elsewhere, root=root)
+        run_jobs(there, map(_name, left()), workers, lambda name, found: take(Done(named[name], *(found or _KILLED))))
     return results
 
 
@@ -106,81 +122,16 @@ def measure(unit: Unit, root: Path) -> Done:
         return Done(unit, None, " ".join(f"{type(error).__name__}: {error}".split()))
 
 
-def cores() -> int:
-    """How many cores this process was given."""
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, given)
+def _name(unit: Unit) -> Name:
+    return unit.claim.paper, unit.module, unit.claim.id, unit.seed
 
 
-def _here(units: Sequence[Unit], root: Path) -> Iterator[Done]:
-    failed: dict[str, Done] = {}
-    for unit in units:
-        before = failed.get(unit.claim.name)
-        done = measure(unit, root) if before is None else Done(unit, None, before.error, before.expected)
-        if done.measured is None:
-            failed[unit.claim.name] = done
-        yield done
-
-
-def _pooled(units: Sequence[Unit], root: Path, workers: int) -> Iterator[Done]:
-    threads = max(1, cores() // workers)
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    # Read by the children's libraries when they are loaded; a limit that the user set is kept.
-    os.environ.update({name: str(min(threads, _number(before[name], threads))) for name in names})
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
-    try:
-        futures = {pool.submit(_elsewhere, unit.claim.paper, unit.module, unit.claim.id, unit.seed, root): unit for unit in units}
-        yield from _collect(futures)
-        pool.shutdown()
-    finally:
-        # After Ctrl-C nobody waits for the experiments that are under way; the next run starts them again.
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _collect(futures: Mapping[Future[tuple[dict[str, Any] | None, str, bool]], Unit]) -> Iterator[Done]:
-    for future in as_completed(futures):
-        unit = futures[future]
-        if future.cancelled():
-            continue
-        try:
-            done = Done(unit, *future.result())
-        except BrokenProcessPool:
-            done = Done(unit, None, "a worker process was ended from outside, for want of memory perhaps; try fewer --workers")
-        yield done
-        if done.measured is None:
-            for other, its in futures.items():
-                if its.claim.name == unit.claim.name and other.cancel():
-                    yield Done(its, None, done.error, done.expected)
-
-
-def _begin() -> None:
-    """In a new worker: Ctrl-C is the parent's to handle, and a worker does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _elsewhere(paper: str, module: str, claim_id: str, seed: int, root: Path) -> tuple[dict[str, Any] | None, str, bool]:
+def _elsewhere(name: Name, root: Path) -> Found:
     """`measure` in a worker. A claim is named, not sent: its experiment need not be something that can be pickled."""
+    paper, module, claim_id, seed = name
     claim = next(claim for claim in load_claims(paper, module) if claim.id == claim_id)
     done = measure(Unit(claim, module, seed), root)
     return done.measured, done.error, done.expected
-
-
-def _number(text: str | None, otherwise: int) -> int:
-    return int(text) if text is not None and text.isdigit() and int(text) > 0 else otherwise
 
 
 def _scalar(value: Any) -> Any:
