@@ -69,6 +69,7 @@ class TunedRun:
         device: Device = "auto",
         precision: Literal["fp32", "bf16"] | None = None,
         sites: Path | None = None,
+        num_labels: int | None = None,
     ) -> Backbone:
         """The base model that the delta was tuned on, or `model` in its place, with a head as wide as the delta's.
 
@@ -77,6 +78,7 @@ class TunedRun:
             device: where to compute.
             precision: the run's own by default.
             sites: record of the architecture; by default the one that the delta carries, if it was tuned with one.
+            num_labels: classes of a head for another task than the delta's.
         """
         before = self.settings.get("backbone") or {}
         form: Literal["auto"] | Form = before.get("form") or self.saved.base.get("form") or "auto"
@@ -88,7 +90,7 @@ class TunedRun:
             precision=precision or before.get("precision") or "fp32",
             sites=sites or self._sites(before.get("sites")),
         )
-        return load_backbone(config, num_labels=self.num_labels)
+        return load_backbone(config, num_labels=self.num_labels if num_labels is None else num_labels)
 
     def _sites(self, recorded: Any) -> Path | Sites | None:
         """A run names the file of a record, a delta folder holds the record itself."""
