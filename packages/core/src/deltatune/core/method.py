@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from deltatune.core.batches import Batch
-from deltatune.core.data import Task
+from deltatune.core.data import Example, Task
 from deltatune.core.delta import Tuned
-from deltatune.core.evaluation import Scores
-from deltatune.core.formats import Format
+from deltatune.core.evaluation import Scores, evaluate
+from deltatune.core.formats import Feature, Format
 
 
 class Method:
@@ -44,6 +44,10 @@ class Method:
 
     def hold(self, tuned: Tuned) -> None:
         """Give the deltas the values that what was trained stands for, where that is not the deltas' own tensors."""
+
+    def score(self, tuned: Tuned, form: Format, examples: Sequence[Example], features: Sequence[Feature]) -> float:
+        """The metric on dev that selects and stops, when `tuned` holds what `hold` gave it."""
+        return evaluate(tuned, form, examples, features).value
 
     def found(self) -> Mapping[str, Any]:
         """Plain values for `run.json` beside the delta, once the deltas hold what was selected."""

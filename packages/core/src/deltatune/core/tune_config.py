@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deltatune.core.backbone import BackboneConfig
-from deltatune.core.data import Task, few_shots, load_task
+from deltatune.core.data import Half, Task, few_shots, halved, load_task
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, SoftPrompt
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.resume import REPORTING
@@ -41,6 +41,7 @@ class TaskChoice:
         label_words: words in place of the task's own.
         first_sentence_limit: see `TaskConfig`.
         other_sentence_limit: see `TaskConfig`.
+        half: train on the first or the second half of the training examples, in their order; dev and test stay whole.
     """
 
     task: str
@@ -55,6 +56,7 @@ class TaskChoice:
     label_words: Mapping[str, str] | None = field(default=None, hash=False)
     first_sentence_limit: int | None = None
     other_sentence_limit: int | None = None
+    half: Half | None = None
 
     def __post_init__(self) -> None:
         """Refuse an option that could not act."""
@@ -63,10 +65,14 @@ class TaskChoice:
                 f"--max_dev {self.max_dev} does not go with --shots {self.shots}, which takes as many dev examples of each class "
                 "as training examples; leave one of them out"
             )
+        if self.shots is not None and self.half is not None:
+            raise DeltatuneError(f"--half {self.half} does not go with --shots {self.shots}; leave one of them out")
 
     def load(self) -> Task:
         """The task with its examples, sampled if so asked."""
         task = self._whole()
+        if self.half is not None:
+            return halved(task, self.half)
         return task if self.shots is None else few_shots(task, self.shots, self.sample_seed)
 
     def _whole(self) -> Task:
@@ -102,7 +108,7 @@ class TuneConfig:
         settings = {key: value for key, value in asdict(self).items() if key != "deltas"}
         for name in REPORTING:
             del settings["train"][name]
-        settings["task"] = {name: v for name, v in settings["task"].items() if v is not None or name not in ASKING}
+        settings["task"] = {name: v for name, v in settings["task"].items() if v is not None or name not in (*ASKING, "half")}
         return {**plain(settings), "deltas": [delta.describe() for delta in self.deltas]}
 
     @property

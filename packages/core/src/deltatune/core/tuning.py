@@ -127,7 +127,7 @@ def tune_prepared(
         method.trained(tuned),
         batches,
         train,
-        evaluate=(lambda: sign * evaluate(tuned, form, task.dev, dev).value) if task.dev else None,
+        evaluate=(lambda: sign * method.score(tuned, form, task.dev, dev)) if task.dev else None,
         hooks=replace(hooks or Hooks(), mode=partial(_switch, tuned, method)),
         resume_from=resume_from,
     )

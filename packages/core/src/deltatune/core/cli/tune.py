@@ -13,6 +13,7 @@ from deltatune.core.backbone import BackboneConfig, Device
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
+from deltatune.core.data import Half
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.method import Method
@@ -47,6 +48,7 @@ def tuning(
     max_test: int | None = None,
     shots: int | None = None,
     sample_seed: int = 0,
+    half: Half | None = None,
 ) -> TuneConfig:
     """The options of every command that tunes, as one configuration.
 
@@ -76,6 +78,7 @@ def tuning(
         max_test: use the first N test examples.
         shots: train on this many examples of each class, and take as many others of the training examples for development.
         sample_seed: seed of the draw of --shots.
+        half: train on the first or the second half of the training examples, in their order.
 
     Raises:
         DeltatuneError: two learning rates.
@@ -89,7 +92,7 @@ def tuning(
     lean: Literal["fp32", "bf16"] = "bf16" if "bf16" in (precision, train.precision) else "fp32"
     return TuneConfig(
         backbone=BackboneConfig(model, revision, form, device, precision, sites),
-        task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test, shots, sample_seed),
+        task=TaskChoice(task, data_dir, max_length, max_train, max_dev, max_test, shots, sample_seed, half=half),
         deltas=(delta, *(also or ())),
         train=replace(train, precision=lean),
         init_seed=init_seed,

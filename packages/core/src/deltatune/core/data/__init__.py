@@ -12,13 +12,14 @@ from deltatune.core.data.fewshot_write import Checksums, Draw, WrittenSample, ve
 from deltatune.core.data.load import load_task
 from deltatune.core.data.names import builtin_task, task_names
 from deltatune.core.data.recipe import published_source
-from deltatune.core.data.task import Example, Task, as_text, build_task
+from deltatune.core.data.task import Example, Half, Task, as_text, build_task, halved
 
 __all__ = [
     "SEEDS",
     "Checksums",
     "Draw",
     "Example",
+    "Half",
     "Sample",
     "Task",
     "TaskConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "build_task",
     "builtin_task",
     "few_shots",
+    "halved",
     "kshot",
     "load_task",
     "published_source",

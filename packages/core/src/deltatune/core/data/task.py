@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from deltatune.core.data.config import TaskConfig
 from deltatune.core.errors import DeltatuneError
@@ -109,6 +110,23 @@ def build_task(
         labels = config.labels or _in_order(set().union(*sets))
         found += _label_notes(config, labels, sets)
     return Task(config, labels, *parts, _digest(config, parts), tuple(found))
+
+
+Half = Literal["first", "second"]
+
+
+def halved(task: Task, half: Half) -> Task:
+    """`task` with the first floor(n / 2) training examples, or the others; dev and test stay whole.
+
+    Raises:
+        DeltatuneError: fewer than two training examples.
+    """
+    middle = len(task.train) // 2
+    if not middle:
+        raise DeltatuneError(f"--half {half}: task {task.name} has one training example, which has no halves")
+    train = task.train[:middle] if half == "first" else task.train[middle:]
+    config = task.config if task.config.is_text or task.regression else replace(task.config, labels=task.labels)
+    return build_task(config, train, task.dev, task.test, [*task.notes, f"the {half} half of the training examples"])
 
 
 def as_text(task: Task, example: Example, *, lowercase: bool = False) -> tuple[str, tuple[str, ...]]:
