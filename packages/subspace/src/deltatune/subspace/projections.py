@@ -1,0 +1,131 @@
+"""The maps between a delta and the subspace.
+
+A delta, written as one vector, is x (D,): its tuned values minus the initial values that it started from. With k dimensions
+
+    point   P = W2 f(W1 x + b1) + b2,   W1 (k, D), W2 (k, k)     (encoder)
+    decoded x' = V P,                   V (D, k)                 (decoder, no bias)
+
+Nothing here knows a model; several deltas that meet in one space have a `Projection` each, and need not be of one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deltatune.core.errors import DeltatuneError
+
+Activation = Literal["tanh", "gelu", "leaky_relu"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+    "leaky_relu": functional.leaky_relu,
+}
+STD = 0.02  # of every first value, biases included, as published
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Encoder and decoder of one delta, all tensors of one dtype.
+
+    Args:
+        encoder_weight: W1 (k, D).
+        encoder_bias: b1 (k,).
+        encoder_low_weight: W2 (k, k).
+        encoder_low_bias: b2 (k,).
+        decoder_weight: V (D, k).
+    """
+
+    encoder_weight: Tensor
+    encoder_bias: Tensor
+    encoder_low_weight: Tensor
+    encoder_low_bias: Tensor
+    decoder_weight: Tensor
+
+    def __post_init__(self) -> None:
+        """Check shapes."""
+        k, size = self.encoder_weight.shape
+        expected = [(k, size), (k,), (k, k), (k,), (size, k)]
+        found = [tuple(tensor.shape) for tensor in self.tensors().values()]
+        if found != expected:
+            raise DeltatuneError(f"a projection of {size} values to {k} has tensors {expected}, got {found}")
+
+    @property
+    def k(self) -> int:
+        """Dimensions of the subspace."""
+        return self.encoder_weight.shape[0]
+
+    @property
+    def size(self) -> int:
+        """D, the length of the delta."""
+        return self.encoder_weight.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Field -> tensor."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def encode(self, vectors: Tensor, activation: Activation = "tanh", second: Projection | None = None) -> Tensor:
+        """Points (..., k) of deltas (..., D), float32. Differentiable.
+
+        Args:
+            vectors: differences to the initial values.
+            activation: f.
+            second: whose W2 and b2 are used; its own by default (the published multi-task program took LoRA's for the adapter).
+        """
+        low = second or self
+        dtype = self.encoder_weight.dtype
+        inner = ACTIVATIONS[activation](functional.linear(vectors.to(dtype), self.encoder_weight, self.encoder_bias))
+        return functional.linear(inner, low.encoder_low_weight, low.encoder_low_bias).float()
+
+    def decode(self, points: Tensor) -> Tensor:
+        """Deltas (..., D) of points (..., k), float32: what is to be added to the initial values. Differentiable."""
+        return functional.linear(points.to(self.decoder_weight.dtype), self.decoder_weight).float()
+
+
+def draw(size: int, k: int, generator: torch.Generator, std: float = STD, dtype: torch.dtype = torch.float32) -> Projection:
+    """The published start: weights and biases N(0, std^2), drawn on the CPU in float32.
+
+    Raises:
+        DeltatuneError: no dimension, or no value.
+    """
+    if k < 1 or size < 1:
+        raise DeltatuneError(f"a subspace has at least 1 dimension and a delta at least 1 value, got k {k} and {size} values")
+    shapes = ((k, size), (k,), (k, k), (k,), (size, k))
+    return Projection(*((torch.randn(shape, generator=generator) * std).to(dtype) for shape in shapes))
+
+
+def parameter_count(size: int, k: int) -> int:
+    """Scalars of a projection: D k + k + k^2 + k + D k."""
+    return 2 * size * k + k * k + 2 * k
+
+
+def with_random_decoder(projection: Projection, generator: torch.Generator) -> Projection:
+    """The control: a decoder whose columns have random directions and the lengths of those of V."""
+    trained = projection.decoder_weight.float()
+    columns = torch.randn(trained.shape, generator=generator).to(trained.device)
+    columns = columns * (trained.norm(dim=0) / columns.norm(dim=0))
+    return Projection(**{**projection.tensors(), "decoder_weight": columns.to(projection.decoder_weight.dtype)})
+
+
+def named(projections: Mapping[str, Projection]) -> dict[str, Tensor]:
+    """`delta.field` -> tensor, for files and optimizers."""
+    return {f"{name}.{field}": tensor for name, own in projections.items() for field, tensor in own.tensors().items()}
+
+
+def from_named(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[str, Projection]:
+    """The inverse of `named` for the deltas `names`.
+
+    Raises:
+        DeltatuneError: a tensor is missing.
+    """
+    wanted = [item.name for item in fields(Projection)]
+    for name in names:
+        if lost := [field for field in wanted if f"{name}.{field}" not in tensors]:
+            raise DeltatuneError(f"the projection of {name} has no {lost[0]}; the file is damaged, approximate again")
+    return {name: Projection(**{field: tensors[f"{name}.{field}"] for field in wanted}) for name in names}

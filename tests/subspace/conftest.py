@@ -1,0 +1,108 @@
+"""The tiny T5 of the reference vectors with its subspace, and tiny folders that commands run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import T5Config, T5ForConditionalGeneration
+
+from deltatune.core.backbone import Backbone, untie, wrap
+from deltatune.core.delta import Houlsby, LoRA, Prefix
+from deltatune.core.weights import unflatten
+from deltatune.subspace import cli
+from deltatune.subspace.approximation import Approximation, Sources
+from deltatune.subspace.objective import Objective
+from deltatune.subspace.projections import Projection
+from deltatune.subspace.space import Subspace
+from deltatune.subspace.views import attach_each
+
+KINDS = ("adapter", "lora", "prefix")
+FIELDS = {
+    "encoder_weight": "encoder_{}.weight",
+    "encoder_bias": "encoder_{}.bias",
+    "encoder_low_weight": "encoder_{}_low.weight",
+    "encoder_low_bias": "encoder_{}_low.bias",
+    "decoder_weight": "decoder_{}.weight",
+}
+
+
+def loss_of(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    return cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
+
+
+@dataclass
+class Published:
+    """The model, batch, projections, initial values and solutions of the reference vectors."""
+
+    backbone: Backbone
+    batch: dict[str, Tensor]
+    projections: dict[str, Projection]
+    starts: dict[str, Tensor]
+    solutions: dict[str, Tensor]
+
+    def approximation(self, tasks: int = 1, per: str = "batch", **objective) -> Approximation:
+        """The subspace on this model; with several tasks, solution i is that of task i."""
+        configs = {"adapter": (Houlsby(width=6, bias=False),), "lora": (LoRA(rank=5),), "prefix": (Prefix(length=10, width=10),)}
+        tuned = attach_each(self.backbone, configs)
+        inits = {name: unflatten(self.starts[name], tuned[name].weights(), input_major=True) for name in KINDS}
+        space = Subspace(configs, inits, self.projections, {}, Objective(**objective), {})
+        solved = [self.solutions[name] - self.starts[name] for name in KINDS]
+        vectors = [solved] if tasks == 1 else [[own[i : i + 1] for own in solved] for i in range(tasks)]
+        form = SimpleNamespace(loss=loss_of)
+        return Approximation(space, tuned, Sources(["t"] * tasks, [form] * tasks, vectors), per)
+
+
+@pytest.fixture
+def published(golden) -> Published:
+    archive, size = golden("subspace", "t5_forward.npz"), golden("subspace", "flatten_layout.json")["config"]
+    stage1 = golden("subspace", "stage1_single.npz")
+    config = {"vocab_size": size["vocab"], "d_model": size["d_model"], "d_kv": size["d_kv"], "d_ff": size["d_ff"]}
+    config |= {"num_heads": size["heads"], "num_layers": size["L"], "relative_attention_num_buckets": size["buckets"]}
+    special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    model = untie(T5ForConditionalGeneration(T5Config(feed_forward_proj="gated-gelu", **special, **config)))
+    base = {key.removeprefix("base/"): torch.tensor(archive[key]) for key in archive.files if key.startswith("base/")}
+    report = model.load_state_dict(base, strict=False)
+    assert not report.unexpected_keys
+    names = ("input_ids", "attention_mask", "labels", "decoder_attention_mask")
+    projections = {
+        kind: Projection(**{key: torch.tensor(stage1[f"proj/{name.format(kind)}"]) for key, name in FIELDS.items()})
+        for kind in KINDS
+    }
+    return Published(
+        wrap(model),
+        {name: torch.tensor(archive[f"in/{name}"]) for name in names},
+        projections,
+        {kind: torch.tensor(stage1[f"init/{kind}"]) for kind in KINDS},
+        {kind: torch.tensor(stage1[f"theta_abs/{kind}"]) for kind in KINDS},
+    )
+
+
+@pytest.fixture
+def command(capsys) -> Callable[..., str]:
+    """`command(*words)`: run `deltatune-subspace`, which must succeed; what it printed, stdout and stderr together."""
+
+    def run(*words: object) -> str:
+        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
+        assert code == 0, printed.err
+        return printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys) -> Callable[..., str]:
+    """`refused(*words)`: run `deltatune-subspace`, which must end with one line and code 2; that line."""
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
+        assert (code, printed.out, printed.err.count("\n")) == (2, "", 1), printed.out + printed.err
+        return printed.err
+
+    return run
