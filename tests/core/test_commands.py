@@ -209,7 +209,7 @@ def test_distance_of_two_models_is_the_length_of_the_difference(tune_reviews, re
 def test_export_and_import_give_the_scores_back(lora, reviews, command, tmp_path):
     adapter, back = tmp_path / "adapter", tmp_path / "back"
     command("export", "--run", lora, "--out_dir", adapter)
-    assert sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(path.name for path in adapter.iterdir()) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     words = ("import", "--adapter", adapter, "--model", reviews.with_name("model"), "--out_dir", back, "--task", reviews)
     assert "LoRA, Head taken from" in command(*words)
     one, other = checkpoint.read(lora), checkpoint.read(back)
