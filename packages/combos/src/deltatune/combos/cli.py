@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltatune.core.cli import CHOICES, Commands, Planned, run
+from deltatune.core.cli import CHOICES, Commands, Lazy, Planned, run
 from deltatune.core.cli.reproduce import reproduce_of
 
+_HERE = "deltatune.combos.commands"
+
 COMMANDS: Commands = {
-    "run": Planned("tune and evaluate one combination"),
+    "run": Lazy(f"{_HERE}.running:run", "tune and evaluate one combination"),
     "grid": Planned("run all combinations over rates, batch sizes and seeds"),
-    "sequence": Planned("tune one method after another, the earlier ones frozen"),
+    "sequence": Lazy(f"{_HERE}.running:sequence", "tune one method after another, the earlier ones frozen"),
     "gather": Planned("select on dev and make the tables of a grid"),
-    "template": {"show": Planned("show a template on real examples, tokens, mask and label words marked")},
+    "template": {"show": Lazy(f"{_HERE}.showing:show", "show a template on real examples, tokens, mask and label words marked")},
     "embed": Planned("embed sentences for choosing demonstrations"),
     "search": {"labels": Planned("search label words"), "templates": Planned("search templates")},
     "vote": Planned("combine the predictions of several templates or models"),
