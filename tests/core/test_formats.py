@@ -198,3 +198,17 @@ def test_what_cannot_be_asked(tiny):
         build_format(tiny("bert-prompt"), task)
     with pytest.raises(DeltatuneError, match=r"texts may have 3 tokens .*of 40 positions of the model the deltas take 37"):
         build_format(tiny("bert-head"), task, 256, (SoftPrompt(length=37),))
+
+
+@pytest.mark.parametrize("form", ["bert-head", "roberta-prompt", "t5-text"])
+def test_a_soft_prompt_that_no_template_shows_is_refused(tiny, form):
+    backbone = tiny(form)
+    letters = sorted(token for token in backbone.tokenizer.get_vocab() if token.startswith("Ġ") and token[1:].isalpha())
+    known = dict(zip(("negative", "positive"), (token[1:] for token in letters), strict=False))
+    task, deltas = make_task(["soup"], template=TEMPLATE, label_words=known), (SoftPrompt(2, position="template"),)
+    with pytest.raises(DeltatuneError, match=r"shows no '\*prompt\*'; give another soft_prompt.position"):
+        build_format(backbone, task, deltas=deltas)
+    if form == "roberta-prompt":
+        shown = replace(task, config=replace(task.config, template="*prompt*" + TEMPLATE))
+        found = build_format(backbone, shown, deltas=deltas)
+        assert found.features(shown.train)[0]["input_ids"][:2] == [-1, -2]

@@ -20,7 +20,7 @@ from deltatune.core.cache import kept
 from deltatune.core.data import Example, Task, as_text
 from deltatune.core.delta import DeltaConfig, SoftPrompt
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.template import Lengths, Template, label_word_ids
+from deltatune.core.template import Lengths, Prompt, Template, label_word_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -268,7 +268,7 @@ def build_format(backbone: Backbone, task: Task, max_length: int = 256, deltas: 
         deltas: what is attached.
 
     Raises:
-        DeltatuneError: no tokenizer; a prompt without template or label words; a text-to-text task for another form; no room.
+        DeltatuneError: no tokenizer; no template, words or labels where the form needs them; no room; a prompt shown nowhere.
     """
     if backbone.tokenizer is None:
         raise DeltatuneError(f"model {backbone.name}: no tokenizer; texts cannot be encoded")
@@ -280,20 +280,21 @@ def build_format(backbone: Backbone, task: Task, max_length: int = 256, deltas: 
             f"texts may have {length} tokens (max_length {max_length}; of {limit or 'any number of'} positions of the model the "
             f"deltas take {taken}), and {least} is the least; raise --max_length or shorten the prompt"
         )
-    form = _form(backbone, task, backbone.tokenizer, length, deltas)
+    prompts = [delta for delta in deltas if isinstance(delta, SoftPrompt)]
+    form = _form(backbone, task, backbone.tokenizer, length, sum(prompt.length for prompt in prompts))
+    shown = isinstance(form, PromptFormat) and Prompt() in form.template.pieces
+    if not shown and any(prompt.position == "template" for prompt in prompts):
+        raise DeltatuneError(f"task {task.name} in form '{backbone.form}' shows no '*prompt*'; give another soft_prompt.position")
     # A decoder that classifies finds the end of a text by the model's own padding, which its tokenizer need not know.
     form.pad_id = next(number for number in (backbone.model.config.pad_token_id, form.pad_id) if number is not None)
     return form
 
 
-def _form(
-    backbone: Backbone, task: Task, tokenizer: PreTrainedTokenizerBase, length: int, deltas: Sequence[DeltaConfig]
-) -> Format:
+def _form(backbone: Backbone, task: Task, tokenizer: PreTrainedTokenizerBase, length: int, rows: int) -> Format:
     if backbone.form == "text":
         return TextFormat(task, tokenizer, length)
     if not task.labels and not task.regression:
         raise DeltatuneError(f"task {task.name} is text to text; form '{backbone.form}' needs labels: give a text-to-text model")
     if backbone.form == "prompt":
-        rows = sum(delta.length for delta in deltas if isinstance(delta, SoftPrompt))
         return PromptFormat(task, tokenizer, length, rows)
     return HeadFormat(task, tokenizer, length)

@@ -72,7 +72,7 @@ def run_units(units: Sequence[Unit], root: Path, workers: int, report: Report = 
     """
     store, results = Store(root), list[Done]()
     failed: dict[str, Done] = {}
-    to_do = []
+    to_do: list[Unit] = []
 
     def take(done: Done) -> None:
         if done.measured is None:
