@@ -42,11 +42,12 @@ class Run:
 def models(monkeypatch):
     """Pretend that the models of the world are there."""
     monkeypatch.setattr(core_claims, "_need_models", lambda: None)
+    monkeypatch.setattr(core_claims, "_untuned", lambda context, base: 65.0)
 
 
 def _of(base, kind):
     step = {BLANK: 0.5, STEPS[0]: 0.6, STEPS[1]: 0.7, BASE: 0.75}[base]
-    return step + {"Head": -0.1, "Houlsby": 0.02, "LoRA": 0.0, "Prefix": -0.02}[kind]
+    return step + {"Houlsby": 0.02, "LoRA": 0.0, "Prefix": -0.02}[kind]
 
 
 def test_each_claim_measures_what_it_declares():
@@ -54,9 +55,9 @@ def test_each_claim_measures_what_it_declares():
     for claim, effects in zip(CLAIMS, (first, second, third), strict=True):
         claim.check(effects)
     assert first.effect == pytest.approx(25.0)
-    assert first.controls == pytest.approx({"Houlsby": 25.0, "LoRA": 25.0, "Prefix": 25.0, "head": 10.0})
+    assert first.controls == pytest.approx({"Houlsby": 25.0, "LoRA": 25.0, "Prefix": 25.0, "untuned": 10.0})
     assert second.effect == pytest.approx(4.0)
-    assert second.controls == pytest.approx({"size": 4.0, "head": 8.0})
+    assert second.controls == pytest.approx({"size": 4.0, "untuned": 8.0})
     assert third.effect == pytest.approx(15.0)
     assert third.controls == pytest.approx({"late": 5.0, "start": 25.0})
     # Two of the tasks have two classes, one has six.

@@ -158,13 +158,13 @@ def resolve(name: str) -> str:
 
     Of world/NAME@0, which is made anew from its seed, the folder is that of world/NAME.
     """
-    folder, step = (name, "") if Path(name).exists() else name.rpartition("@")[::2]
+    folder, step = name.rsplit("@", 1) if "@" in name and not Path(name).exists() else (name, "")
     if name.startswith(world_models.PREFIX) and not Path(name).exists():
-        root = world_models.folder(folder or name)
+        root = world_models.folder(folder)
         if not step or _untrained(name):
             return str(root)
     else:
-        root = Path(folder or name)
+        root = Path(folder)
     if root.is_file():
         raise DeltatuneError(f"model {name} is a file; give the folder that holds it")
     if not root.is_dir():
