@@ -28,16 +28,16 @@ from deltatune.core.run import append_records, read_records
 from deltatune.core.train import Hooks, TrainConfig
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.tuning import tune
+from deltatune.core.world_build import SOURCES
 
-# Adapter, LoRA and prefix have the same number of trained values.
-DELTAS: dict[str, DeltaConfig] = {
-    "Full": Full(),
-    "Houlsby": Houlsby(width=16, bias=False),
-    "LoRA": LoRA(rank=16, alpha=16),
-    "Prefix": Prefix(length=32, width=None),
+# Adapter, LoRA and prefix have the same number of trained values, 18,432 on the encoder and 11,520 on T5; with the rates.
+ENCODER: dict[str, tuple[DeltaConfig, float]] = {
+    "Full": (Full(), 7e-4),
+    "Houlsby": (Houlsby(width=16, bias=False), 1e-2),
+    "LoRA": (LoRA(rank=16, alpha=16), 5e-3),
+    "Prefix": (Prefix(length=32, width=None), 3e-2),
 }
-ENCODER = {"Full": 7e-4, "Houlsby": 1e-2, "LoRA": 5e-3, "Prefix": 3e-2}
-SEQUENCE = {"Full": 1e-3, "Houlsby": 3e-3, "LoRA": 3e-3, "Prefix": 3e-2}
+SEQUENCE: dict[str, tuple[DeltaConfig, float]] = {"Full": (Full(), 1e-3), **SOURCES}
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def config(cell: Cell) -> TuneConfig:
     """The run of a cell: 60 updates of 16 on few examples, 200 of 32 on all; the last weights are kept."""
     text = cell.model.startswith("world/t5")
     few = cell.shots > 0
+    delta, rate = (SEQUENCE if text else ENCODER)[cell.delta]
     train = TrainConfig(
-        OptimizerConfig(lr=(SEQUENCE if text else ENCODER)[cell.delta], warmup=0.06),
+        OptimizerConfig(lr=rate, warmup=0.06),
         steps=60 if few else 200,
         batch_size=16 if few else 32,
         group_by_length=not few,
@@ -76,7 +77,7 @@ def config(cell: Cell) -> TuneConfig:
     )
     choice = TaskChoice(cell.task, shots=cell.shots or None, sample_seed=cell.seed, max_test=500, max_dev=None if few else 1)
     backbone = BackboneConfig(cell.model, form="text" if text else "prompt")
-    return TuneConfig(backbone, choice, (DELTAS[cell.delta],), train, init_seed=cell.seed)
+    return TuneConfig(backbone, choice, (delta,), train, init_seed=cell.seed)
 
 
 def main(
@@ -104,7 +105,7 @@ def main(
         for name in models
         for model in (name, f"{name}@0")
         for task in tasks
-        for delta in DELTAS
+        for delta in ENCODER
     ]
     path = out_dir / "records.jsonl"
     found = {_key(record): record for record in (read_records(path) if path.is_file() else [])}
@@ -136,11 +137,11 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean and standard deviation over seeds in points, pre-trained / untrained."""
-    lines = [f"| model | task | examples | {' | '.join(DELTAS)} |", "|---|---|---|" + "---|" * len(DELTAS)]
+    lines = [f"| model | task | examples | {' | '.join(ENCODER)} |", "|---|---|---|" + "---|" * len(ENCODER)]
     groups = dict.fromkeys((row["model"].removesuffix("@0"), row["task"], row["shots"]) for row in rows)
     for model, task, shots in groups:
         cells = []
-        for delta in DELTAS:
+        for delta in ENCODER:
             both = []
             for name in (model, f"{model}@0"):
                 wanted = (name, task, shots, delta)

@@ -26,17 +26,18 @@ def fresh_model(form: Form, config: PreTrainedConfig, seed: int) -> PreTrainedMo
     """
     from transformers import AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+    # The type is said, since a configuration may ask for half precision, in which other values are drawn.
     # transformers 5 says True for every T5 and keeps what config.json says in another setting.
     tied = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
     library: Any = AutoModelForSeq2SeqLM if form == "text" else AutoModelForMaskedLM
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model: PreTrainedModel = library.from_config(config)
+        model: PreTrainedModel = library.from_config(config, dtype=torch.float32)
         if form == "text" and not tied:
             head: nn.Module = untie(model).get_output_embeddings()
             nn.init.normal_(head.get_parameter("weight"), std=model.config.hidden_size**-0.5)
         if form == "head":
             values = model.base_model.state_dict()
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
             model.base_model.load_state_dict(values, strict=False)  # a pooler is of the head
-    return model.float()
+    return model

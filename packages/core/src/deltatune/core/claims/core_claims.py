@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.resources import as_file, files
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def _asked(base: str, task: str) -> float:
     from deltatune.core.pretraining import Probe
 
     backbone = load_backbone(BackboneConfig(base, form="prompt"))
-    found = replace(load_task(task, None, max_test=TEST), dev=[])  # the probe asks the test examples then
+    found = replace(load_task(task, None, max_test=TEST), dev=())  # the probe asks the test examples then
     return 100 * Probe.of(backbone, found).scores().value
 
 

@@ -1,0 +1,115 @@
+"""The models that come with the package, and making them again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deltatune.core import world, world_build, world_models
+from deltatune.core.backbone import BackboneConfig
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import read_json
+from deltatune.core.loading import load_backbone
+from deltatune.core.pretraining import Sizes, build_model
+from deltatune.core.world_build import RECIPES, build, compared
+
+CATALOG = read_json(world_models.CATALOG)
+MEGABYTE = 2**20
+
+
+def _load(name, form="prompt", **options):
+    return load_backbone(BackboneConfig(name, form=form, device="cpu"), **options)
+
+
+def test_every_recipe_has_its_model():
+    assert list(CATALOG) == list(RECIPES)
+    assert set(world_models.names()) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_model_is_the_one_that_the_catalog_describes(name):
+    row = CATALOG[name]
+    backbone = _load(f"world/{name}", row["form"])
+    assert backbone.digest == row["digest"]
+    assert row["recipe"] == world_build.plain(RECIPES[name].described())
+    assert row["start"] == RECIPES[name].start
+    for step in RECIPES[name].pretrain.snapshots or ():
+        assert _load(f"world/{name}@{step}", row["form"]).digest != row["digest"]
+
+
+def test_the_models_are_small_enough_to_come_with_the_package():
+    folder = world_models.SHELF.parent
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 20 * MEGABYTE
+
+
+@pytest.mark.parametrize("form", ["prompt", "head"])
+def test_step_0_is_made_from_the_seed_and_the_encoder_is_the_same_in_both_forms(form):
+    recipe = RECIPES["m0"]
+    fresh = build_model("prompt", recipe.sizes, world.tokenizer("head"), recipe.init_seed).model.base_model.state_dict()
+    twin = _load("world/m0@0", form, num_labels=3)
+    state = twin.model.base_model.state_dict()
+    assert all(torch.equal(state[name], fresh[name]) for name in fresh)
+    assert {name.partition(".")[0] for name in twin.fresh} == ({"classifier"} if form == "head" else set())
+
+
+def test_step_0_of_the_text_to_text_model_and_of_one_that_continues_another():
+    recipe = RECIPES["t5"]
+    fresh = build_model("text", recipe.sizes, world.tokenizer("text"), recipe.init_seed)
+    assert _load("world/t5@0", "text").digest == fresh.digest == _load("world/t5-mixture@0", "text").digest
+
+
+def test_an_unknown_model_or_step_names_what_there_is():
+    with pytest.raises(DeltatuneError, match="no model 'world/m9' in the world; near ones: world/m"):
+        _load("world/m9")
+    with pytest.raises(DeltatuneError, match=r"no ckpt_7 in .*; steps there: 400, 800, 1200"):
+        _load("world/m0@7")
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch, folders):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world/m0").symlink_to(folders["roberta-prompt"], target_is_directory=True)
+    assert _load("world/m0").digest != CATALOG["m0"]["digest"]
+
+
+def test_a_model_is_made_again_with_the_same_digest(tmp_path, monkeypatch):
+    short = replace(RECIPES["m0"].pretrain, steps=4, snapshots=(2,), batch_tokens=128, optimizer=None)
+    first = replace(RECIPES["m0"], pretrain=short, sizes=Sizes(1, 8, 2, 8, 160))
+    monkeypatch.setattr(world_build, "RECIPES", {"m0": first, "m1": replace(first, start="m0")})
+    monkeypatch.setattr(world, "TASKS", ("sentiment-0",))
+    here, there = tmp_path / "here", tmp_path / "there"
+    rows = [build("m0", here), build("m1", here)]
+    again = [build("m0", there), build("m1", there / "alone", here)]
+    assert [row["digest"] for row in rows] == [row["digest"] for row in again]
+    assert rows[0]["digest"] != rows[1]["digest"]
+    assert (here / "m0/ckpt_2/model.safetensors").is_file()
+    assert build("m0", here) == rows[0]  # not made twice
+    monkeypatch.setattr(world_models, "CATALOG", here / "catalog.json")
+    assert compared("m1", rows[1]).startswith("m1: equal to the package's")
+    other = {**rows[1], "digest": "0" * 64, "zero_shot": {"sentiment-0": 0.0}}
+    assert "other digest; zero-shot scores differ by" in compared("m1", other)
+    with pytest.raises(DeltatuneError, match="m0 is not there to be continued"):
+        build("m1", tmp_path / "empty")
+
+
+def test_the_mixture_holds_training_examples_of_the_stated_kinds_only():
+    recipe = RECIPES["t5-mixture"]
+    assert {name.rpartition("-")[0] for name in recipe.supervised}.isdisjoint(world.UNSTATED)
+    draw = world_build.examples_of(replace(recipe, supervised=("relation-1",)))
+    assert draw is not None
+    stream = draw(3)
+    pairs = [next(stream) for _ in range(5)]
+    train = {example.texts[0] for example in world.task("relation-1").train}
+    for source, answer in pairs:
+        assert any(source.startswith(text) for text in train)
+        assert answer.startswith("<extra_id_0>")
+    again = draw(3)
+    assert [next(again) for _ in range(5)] == pairs
+
+
+def test_the_models_are_listed(command):
+    out = command("world", "models")
+    assert "world/m0" in out
+    assert "400 800 1200" in out
