@@ -56,9 +56,7 @@ def config(base: str, task: str, kind: str, seed: int) -> TuneConfig:
 
 def _untuned(context: Context, base: str) -> float:
     """Mean test score before any tuning, in points."""
-    return fmean(
-        context.store.get({"untuned": base, "task": task, "test": TEST}, lambda t=task: _asked(base, t)) for task in TASKS
-    )
+    return fmean(context.store.get({"untuned": base, "task": task, "test": TEST}, partial(_asked, base, task)) for task in TASKS)
 
 
 def _asked(base: str, task: str) -> float:
