@@ -14,10 +14,11 @@ from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
 from deltatune.core.data import Half
-from deltatune.core.delta import DeltaConfig
+from deltatune.core.delta import DeltaConfig, Head
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.method import Method
 from deltatune.core.processes import is_main
+from deltatune.core.reuse import TunedRun
 from deltatune.core.train import TrainConfig
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.tuning import tune_to
@@ -99,6 +100,21 @@ def tuning(
         start=start,
         other_base=other_base,
     )
+
+
+def tuning_like(opened: TunedRun, options: dict[str, Any]) -> TuneConfig:
+    """The configuration for tuning once more what a run tuned: its deltas; its task, length and form where `options` say nothing.
+
+    Raises:
+        DeltatuneError: no task is recorded with the run and none is given.
+    """
+    choice = opened.task_choice(options.get("task"), options.get("data_dir"))
+    deltas = tuple(config for config in opened.saved.configs if not isinstance(config, Head)) or opened.saved.configs
+    given = dict(options)
+    given |= {"task": choice.task, "data_dir": choice.data_dir, "max_length": options.get("max_length") or choice.max_length}
+    if given.get("form", "auto") == "auto":
+        given["form"] = opened.saved.base.get("form") or "auto"
+    return replace(tuning(**given, delta=deltas[0]), deltas=deltas)
 
 
 @sharing(tuning)

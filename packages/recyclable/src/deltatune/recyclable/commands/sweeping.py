@@ -14,7 +14,7 @@ from rich.table import Table
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
-from deltatune.core.cli.tune import tuning
+from deltatune.core.cli.tune import tuning, tuning_like
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.metrics import higher_is_better
@@ -22,7 +22,6 @@ from deltatune.core.reuse import open_run
 from deltatune.core.tune_config import TuneConfig
 from deltatune.core.tuning import tune_to
 from deltatune.recyclable.commands.results import PROGRAM, Found, Kept
-from deltatune.recyclable.commands.tuning import config_like
 from deltatune.recyclable.distill import Distillation, Reduction
 from deltatune.recyclable.methods import Recycle, identity
 from deltatune.recyclable.recycle import HeadInit, Recycling
@@ -107,7 +106,7 @@ def sweep(
     """
     drawn = list(dict.fromkeys(seeds or (20, 30, 40)))
     teachers = {seed: seeded(teacher, seed) for seed in drawn}
-    config = config_like(open_run(teachers[drawn[0]]), {"model": model, "max_length": max_length, **options})
+    config = tuning_like(open_run(teachers[drawn[0]]), {"model": model, "max_length": max_length, **options})
     if delta is not None:
         config = replace(config, deltas=(delta, *(also or ())))
     grid = [

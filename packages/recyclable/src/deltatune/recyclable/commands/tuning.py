@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
-from deltatune.core.cli.tune import Tracker, tune_and_show, tuning
-from deltatune.core.delta import Head
-from deltatune.core.reuse import TunedRun, open_run
-from deltatune.core.tune_config import TuneConfig
+from deltatune.core.cli.tune import Tracker, tune_and_show, tuning, tuning_like
+from deltatune.core.reuse import open_run
 from deltatune.recyclable.commands.results import PROGRAM
 from deltatune.recyclable.distill import Distillation, Reduction
 from deltatune.recyclable.methods import Recycle
@@ -87,7 +84,7 @@ def init(
         log_with: also log to this tracker, below out_dir.
         overwrite: throw away a run that is in out_dir.
     """
-    config = config_like(open_run(run), {"model": model, "max_length": max_length, **options})
+    config = tuning_like(open_run(run), {"model": model, "max_length": max_length, **options})
     method = Recycle(start=run, how=Recycling(head_init, scale), train_head=train_head, init_seed=config.init_seed)
     tune_and_show(config, out_dir, {"command": f"{PROGRAM} init", "tag": tag}, config_yaml, overwrite, log_with, method)
 
@@ -134,7 +131,7 @@ def combine(
         log_with: also log to this tracker, below out_dir.
         overwrite: throw away a run that is in out_dir.
     """
-    config = config_like(open_run(run), {"model": model, "max_length": max_length, **options})
+    config = tuning_like(open_run(run), {"model": model, "max_length": max_length, **options})
     method = Recycle(
         start=run,
         how=Recycling(head_init, scale),
@@ -146,18 +143,3 @@ def combine(
         device=config.backbone.device,
     )
     tune_and_show(config, out_dir, {"command": f"{PROGRAM} combine", "tag": tag}, config_yaml, overwrite, log_with, method)
-
-
-def config_like(opened: TunedRun, options: dict[str, Any]) -> TuneConfig:
-    """The configuration for tuning once more what a run tuned: its deltas; its task, length and form where `options` say nothing.
-
-    Raises:
-        DeltatuneError: no task is recorded with the run and none is given.
-    """
-    choice = opened.task_choice(options.get("task"), options.get("data_dir"))
-    deltas = tuple(config for config in opened.saved.configs if not isinstance(config, Head)) or opened.saved.configs
-    given = dict(options)
-    given |= {"task": choice.task, "data_dir": choice.data_dir, "max_length": options.get("max_length") or choice.max_length}
-    if given.get("form", "auto") == "auto":
-        given["form"] = opened.saved.base.get("form") or "auto"
-    return replace(tuning(**given, delta=deltas[0]), deltas=deltas)

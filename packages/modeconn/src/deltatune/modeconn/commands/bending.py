@@ -1,0 +1,110 @@
+"""`curve`: find a curve of low loss between two tuned models, and evaluate it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from deltatune.core import checkpoint
+from deltatune.core.cli.results import Found, Kept
+from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.cli.sharing import sharing
+from deltatune.core.cli.tune import Tracker, tune_and_show, tuning, tuning_like
+from deltatune.core.paths import end_of
+from deltatune.modeconn import figures
+from deltatune.modeconn.bending import Begin, Bend
+from deltatune.modeconn.bookkeeping import places
+from deltatune.modeconn.commands.shown import PROGRAM, show_path
+from deltatune.modeconn.curves import EVEN_VALIDATION, Kind, curve
+from deltatune.modeconn.endpoints import Where, describe, identity, in_one_space, require_runs, scene, tasks_of, transformed
+from deltatune.modeconn.sweeps import Limits, best_of, measure, records, statistics, write
+
+# What the two ends decide themselves.
+OF_THE_ENDS = ("model", "delta", "also", "start", "other_base", "init_seed")
+
+
+@sharing(tuning, without=OF_THE_ENDS, optional=True)
+def curve_(
+    left: Path,
+    right: Path,
+    out_dir: Path,
+    config_yaml: SavedConfig,
+    kind: Kind = "bezier",
+    bends: int = 1,
+    begin: Begin = "line",
+    begin_std: float = 0.02,
+    begin_seed: int = 0,
+    draws: int = 1,
+    reduction: Literal["mean", "sum"] = "mean",
+    validate_at: list[float] | None = None,
+    points: int = 26,
+    align: bool = False,
+    model: str | None = None,
+    max_length: int | None = None,
+    tag: str = "",
+    log_with: Tracker | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Find a curve of low loss between two tuned models by training its control points, then evaluate it like a line.
+
+    The ends stay fixed. The control points and the model in the middle of the curve are kept as delta folders (`controls/1` and
+    on, `delta`), the evaluation in `sweep`.
+
+    Args:
+        left: a run, RUN@STEP, a delta folder, an adapter folder of PEFT, or a Hugging Face model folder; t = 0.
+        right: another of the same kind and settings; t = 1.
+        out_dir: folder of the run.
+        config_yaml: filled in by the program.
+        kind: bezier, or polychain for straight pieces.
+        bends: number of control points; 1 is the quadratic curve of the paper's experiments.
+        begin: the control points start on the line (line), all in its middle (middle, as published for whole models), or random
+            values (random, as published for deltas).
+        begin_std: standard deviation of a random start.
+        begin_seed: of a random start.
+        draws: places t drawn in an update; published 1 for deltas, 3 for whole models.
+        reduction: mean or sum of their losses; the published program took the sum.
+        validate_at: places whose mean dev score selects; 0.25, 0.5 and 0.75 by default.
+        points: places of the evaluation, both ends included.
+        align: first undo the symmetries of the right end (see `walk`).
+        model: where the base is now, if not where the left run found it.
+        max_length: longest input in tokens; that of the left run by default.
+        tag: a word of yours that goes into the records.
+        log_with: also log to this tracker, below out_dir.
+        overwrite: throw away a run that is in out_dir.
+    """
+    given = require_runs((left, right), model)
+    runs = transformed(given, align, False)
+    device = options.get("device") or "auto"
+    where = Where((model, model), device, False)
+    base = model or (runs[0].settings.get("backbone") or {}).get("model") or runs[0].saved.base["name"]
+    config = tuning_like(runs[0], {"model": base, "max_length": max_length, **options})
+    ends = in_one_space(runs, where)
+    ids = [identity(run) for run in given]
+    spots = tuple(validate_at or EVEN_VALIDATION)
+    method = Bend(*ends, ids, out_dir, kind, bends, begin, begin_std, begin_seed, draws, reduction, spots)
+    tune_and_show(config, out_dir, {"command": f"{PROGRAM} curve", "tag": tag}, config_yaml, overwrite, log_with, method)
+    controls = [checkpoint.read(out_dir / "controls" / str(number + 1)) for number in range(bends)]
+    [(choice, own)] = tasks_of([runs[0]], [config.task.task], config.task.data_dir)
+    limits = Limits("eval", config.task.max_dev, config.task.max_test)
+    shape, settings = curve(kind, bends), {"controls": [control.digest for control in controls], "ends": ids, "points": points}
+    settings |= {"limits": vars(limits), "kind": kind, "task": choice.task}
+
+    def work() -> Found:
+        stage = scene([replace(runs[0], saved=replace(runs[0].saved, weights=dict(ends[0])))], choice, own, where)
+        parts = []
+        for weights in (ends[0], *(control.weights for control in controls), ends[1]):
+            stage.tuned.load(weights)
+            parts.append(end_of(stage.tuned))
+        rows = measure(stage, places(points), limits, out_dir / "sweep" / "state", parts, shape)
+        metric = stage.form.metric
+        found = statistics(rows, metric, parts, shape) | {"metric": metric, "points": points}
+        found |= write(rows, out_dir / "sweep", choice.task, metric) | {"best": best_of(rows, metric)}
+        kept = records(rows, {"task": choice.task, "left": describe(left), "right": describe(right), "curve": kind}, metric)
+        title = f"{kind} of {bends} bend{'s' * (bends > 1)} from {describe(left)} to {describe(right)} on {choice.task}"
+        figures.save(out_dir / "sweep/figures/profile.png", lambda figure: figures.draw_profile(figure, kept, title))
+        return {"paths": {choice.task: found}}, kept
+
+    facts = Kept(out_dir / "sweep", config_yaml, overwrite, tag, PROGRAM).once("curve sweep", settings, work)
+    show_path(facts["paths"], out_dir / "sweep")

@@ -1,0 +1,279 @@
+"""What a path can end at: a run, a delta folder, an adapter of PEFT, or a whole Hugging Face model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from deltatune.core import peft_format
+from deltatune.core.backbone import Backbone, BackboneConfig, Device
+from deltatune.core.checkpoint import ABOUT, CONFIG, Saved, base_record
+from deltatune.core.combining import require_one_space
+from deltatune.core.data import Task
+from deltatune.core.delta import Full, Head, LoRA, Tuned, attach
+from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import read_json
+from deltatune.core.formats import Format
+from deltatune.core.loading import load_backbone
+from deltatune.core.paths import End, end_of
+from deltatune.core.reuse import TunedRun, open_run
+from deltatune.core.tune_config import TaskChoice
+from deltatune.core.weights import Weights
+from deltatune.modeconn.alignment import aligned, product_ends
+
+Along = Literal["auto", "whole", "delta"]
+
+
+def open_end(path: Path, model: str | None = None) -> TunedRun:
+    """Take up an end of a path.
+
+    Args:
+        path: a run, RUN@STEP, a delta folder, a folder that PEFT wrote, or a folder of a Hugging Face model.
+        model: the base of an adapter of PEFT, if not the one that it names.
+
+    Raises:
+        DeltatuneError: nothing of the kind there.
+    """
+    if (path / CONFIG).is_file() and not (path / ABOUT).is_file():
+        return _open_peft(path, model)
+    if (path / "config.json").is_file() and not (path / "run.json").is_file():
+        return _open_model(path)
+    return open_run(path)
+
+
+def _open_peft(path: Path, model: str | None) -> TunedRun:
+    name = model or read_json(path / CONFIG).get("base_model_name_or_path")
+    if not name:
+        raise DeltatuneError(f"{path}: the adapter names no base model; give --model")
+    backbone = load_backbone(BackboneConfig(name, device="cpu"), num_labels=peft_format.num_labels(path))
+    saved = peft_format.import_adapter(path, backbone)
+    return TunedRun(path, path, saved, {"backbone": {"model": name, "form": backbone.form}})
+
+
+def _open_model(path: Path) -> TunedRun:
+    """A whole model: no difference to itself as base, and its own head."""
+    backbone = load_backbone(BackboneConfig(path.as_posix(), device="cpu"))
+    if backbone.fresh:
+        raise DeltatuneError(
+            f"{path}: the model has no trained head ({sorted(backbone.fresh)[0]} is not in it); give a tuned one"
+        )
+    tuned = attach(backbone, Full())
+    names = getattr(backbone.model.config, "id2label", None) or {}
+    labels = [str(names[number]) for number in sorted(names)]
+    about = {} if not labels or labels[0].startswith("LABEL_") or backbone.form == "text" else {"labels": labels}
+    configs = tuple(delta.config for delta in tuned.kinds())
+    saved = Saved(tuned.weights(), configs, base_record(backbone), tuple(tuned.head_names), about, path)
+    tuned.detach()
+    return TunedRun(path, path, saved, {"backbone": {"model": path.as_posix(), "form": backbone.form}})
+
+
+def identity(run: TunedRun) -> dict[str, Any]:
+    """Where an end is, what it holds, and on which base."""
+    digest = run.saved.digest
+    if digest is None:
+        total = hashlib.sha256()
+        for name, tensor in run.saved.weights.items():
+            total.update(name.encode())
+            total.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        digest = total.hexdigest()
+    return {"path": run.path.as_posix(), "digest": digest, "base": run.saved.base["digest"]}
+
+
+def require_different(runs: Sequence[TunedRun]) -> None:
+    """Refuse two ends that are one and the same.
+
+    Raises:
+        DeltatuneError: naming them.
+    """
+    seen: dict[tuple[str, str], Path] = {}
+    for run in runs:
+        found = identity(run)
+        key = found["digest"], found["base"]
+        if key in seen:
+            raise DeltatuneError(f"{seen[key]} and {run.path} hold the same weights; a path needs different ends")
+        seen[key] = run.path
+
+
+def transformed(runs: Sequence[TunedRun], align: bool, product: bool) -> list[TunedRun]:
+    """The ends in one space, the others moved to where they are nearest to the first, or widened to interpolate products.
+
+    Raises:
+        DeltatuneError: other kinds or settings; no symmetry to undo; more than two ends of a product.
+    """
+    for run in runs[1:]:
+        require_one_space(runs[0].saved, run.saved, "path", other_base=True)
+    first = runs[0]
+    if align and product:
+        raise DeltatuneError("--align and --product: the product has no symmetry left to undo; give one of them")
+    if align:
+        return [first, *(_with(run, aligned(_common(first, run), run.saved.weights)) for run in runs[1:])]
+    if not product:
+        return list(runs)
+    lora = next((config for config in first.saved.configs if isinstance(config, LoRA)), LoRA())
+    wide, left, right = product_ends(first.saved.weights, _common(runs[1], first), lora)
+    configs = tuple(wide if isinstance(config, LoRA) else config for config in first.saved.configs)
+    ends = zip(runs, ({**left}, {**right, **_heads(runs[1])}), strict=True)
+    return [replace(run, saved=replace(run.saved, weights=weights, configs=configs)) for run, weights in ends]
+
+
+def _heads(run: TunedRun) -> dict[str, Tensor]:
+    return {name: run.saved.weights[name] for name in run.saved.head}
+
+
+def _common(one: TunedRun, other: TunedRun) -> dict[str, Tensor]:
+    """The weights of `one`, with the head of `other` where the two have heads of other widths."""
+    heads = _heads(other)
+    return {name: heads.get(name, tensor) for name, tensor in one.saved.weights.items()}
+
+
+def _with(run: TunedRun, weights: Weights) -> TunedRun:
+    return replace(run, saved=replace(run.saved, weights=dict(weights), digest=None))
+
+
+@dataclass(frozen=True)
+class Where:
+    """How the ends are put into a model.
+
+    Args:
+        models: where the base of each end is now; None where its run found it.
+        device: where to compute.
+        whole: the bases move as well.
+    """
+
+    models: tuple[str | None, ...]
+    device: Device
+    whole: bool
+
+
+def is_whole(runs: Sequence[TunedRun], along: Along) -> bool:
+    """Whether the bases move: as told, or where the ends were tuned on different ones."""
+    return along == "whole" or (along == "auto" and len({run.saved.base["digest"] for run in runs}) > 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One task on a path.
+
+    Args:
+        choice: which task.
+        task: with its examples.
+        tuned: a model with the deltas of the ends.
+        form: how the task is asked.
+        ends: of the path.
+        own: the end whose output tensors stay while all else moves; None where they move too.
+    """
+
+    choice: TaskChoice
+    task: Task
+    tuned: Tuned
+    form: Format
+    ends: list[End]
+    own: int | None
+
+
+def tasks_of(runs: Sequence[TunedRun], names: Sequence[str], data_dir: Path | None) -> list[tuple[TaskChoice, int | None]]:
+    """The tasks to evaluate a path on, each with the end whose output tensors belong to it.
+
+    Args:
+        runs: the ends.
+        names: tasks; those that the ends were tuned on by default.
+        data_dir: where the files are now.
+    """
+    known = [run.saved.about.get("task") or (run.settings.get("task") or {}).get("task") for run in runs]
+    wanted = list(dict.fromkeys(names or [name for name in known if name is not None]))
+    if not wanted:
+        runs[0].task_choice(None)  # says what is missing
+    several = len({name for name in known if name is not None}) > 1
+    found = []
+    for name in wanted:
+        end = known.index(name) if name in known else None
+        choice = runs[end or 0].task_choice(name, data_dir)
+        found.append((replace(choice, half=None), end if several else None))
+    return found
+
+
+def outputs(run: TunedRun) -> set[str]:
+    """Names of the tensors that map states to the classes of one task: the head's last map."""
+    matrices = [name for name in run.saved.head if run.saved.weights[name].dim() == 2 and "pooler" not in name]
+    module = matrices[-1].rpartition(".")[0] if matrices else None
+    return {name for name in run.saved.head if name.rpartition(".")[0] == module}
+
+
+def scene(runs: Sequence[TunedRun], choice: TaskChoice, own: int | None, where: Where) -> Scene:
+    """Load the model and the ends for one task; the model is at the end `own`, or the first.
+
+    Raises:
+        DeltatuneError: ends, task and head do not fit each other.
+    """
+    task, k = choice.load(), own or 0
+    backbone = runs[k].backbone(where.models[k], where.device)
+    form = runs[k].format(backbone, task)
+    tuned = runs[k].attach(backbone, other_base=where.models[k] is not None)
+    here = end_of(tuned, with_base=where.whole)
+    kept = {name: here.deltas[name] for name in outputs(runs[k])} if own is not None else {}
+    ends = [here if j == k else _other(run, tuned, kept, where, j) for j, run in enumerate(runs)]
+    tuned.load(runs[k].saved.weights)
+    if own is None and any(run.labels not in (None, runs[0].labels) for run in runs):
+        raise DeltatuneError(
+            f"{runs[0].path} and {runs[1].path}: their heads know other labels; name the tasks they were tuned on"
+        )
+    return Scene(choice, task, tuned, form, ends, own)
+
+
+def _other(run: TunedRun, tuned: Tuned, kept: Weights, where: Where, number: int) -> End:
+    if not where.whole:
+        tuned.load({**run.saved.weights, **kept})
+        end = end_of(tuned)
+        return End({**end.deltas, **kept})
+    found = run.attach(run.backbone(where.models[number], "cpu"), other_base=where.models[number] is not None)
+    end = end_of(found, with_base=True)
+    return End({**end.deltas, **kept}, end.base)
+
+
+def in_one_space(runs: Sequence[TunedRun], where: Where) -> list[Weights]:
+    """The ends as deltas on the base of the first, between which curves are learned.
+
+    Raises:
+        DeltatuneError: different bases and something else than whole models.
+    """
+    first = runs[0]
+    if not is_whole(runs, "auto"):
+        return [run.saved.weights for run in runs]
+    for run in runs:
+        if not all(isinstance(config, Full | Head) for config in run.saved.configs):
+            raise DeltatuneError(
+                f"{first.path} and {run.path} were tuned on different bases; only whole models (Full) can be bent between bases"
+            )
+    backbone = first.backbone(where.models[0], "cpu")
+    tuned = first.attach(backbone)
+    base = {
+        name: value - first.saved.weights[name] for name, value in end_of(tuned).deltas.items() if name not in first.saved.head
+    }
+    found: list[Weights] = [first.saved.weights]
+    for number, run in enumerate(runs[1:], start=1):
+        values = end_of(run.attach(run.backbone(where.models[number], "cpu"))).deltas
+        found.append({name: value - base[name] if name in base else value for name, value in values.items()})
+    return found
+
+
+def about_of(run: TunedRun, backbone: Backbone, form: Format, choice: TaskChoice) -> dict[str, Any]:
+    """What a delta folder made from `run` says of its task."""
+    known = {"task": choice.task, "labels": list(form.task.labels), "metric": form.metric, "form": backbone.form}
+    return {key: value for key, value in run.saved.about.items() if key in ("settings", "data_digest")} | known
+
+
+def require_runs(paths: Sequence[Path], model: str | None) -> list[TunedRun]:
+    """Open all ends and require them to be different."""
+    runs = [open_end(path, model) for path in paths]
+    require_different(runs)
+    return runs
+
+
+def describe(path: Path) -> str:
+    """A short name of an end for figures and tables."""
+    return path.name if path.name not in ("delta", "") else path.parent.name
