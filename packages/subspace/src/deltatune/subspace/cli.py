@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltatune.core.cli import CHOICES, Commands, Planned, run
+from deltatune.core.cli import CHOICES, Commands, Lazy, Planned, run
 from deltatune.core.cli.reproduce import reproduce_of
 
+_HERE = "deltatune.subspace.commands"
+
 COMMANDS: Commands = {
-    "make-init": Planned("store the initial deltas that all solutions start from"),
-    "train-delta": Planned("tune the original solutions of a list of tasks"),
-    "approximate": Planned("learn the subspace from the solutions of one task or of many"),
+    "make-init": Lazy(f"{_HERE}.originals:make_init", "store the initial deltas that all solutions start from"),
+    "train-delta": Lazy(f"{_HERE}.originals:train_delta", "tune the original solutions of a list of tasks"),
+    "approximate": Lazy(f"{_HERE}.approximating:approximate", "learn the subspace from the solutions of one task or of many"),
     "optimize": Planned("solve a task by tuning only its coordinates in the subspace"),
     "transfer": Planned("decode a solution found through one delta into the others"),
     "landscape": Planned("evaluate the triangle of the three points and planes of the subspace"),
