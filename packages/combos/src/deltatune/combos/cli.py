@@ -11,9 +11,9 @@ _HERE = "deltatune.combos.commands"
 
 COMMANDS: Commands = {
     "run": Lazy(f"{_HERE}.running:run", "tune and evaluate one combination"),
-    "grid": Planned("run all combinations over rates, batch sizes and seeds"),
+    "grid": Lazy(f"{_HERE}.gridding:grid", "run all combinations over rates, batch sizes and seeds"),
     "sequence": Lazy(f"{_HERE}.running:sequence", "tune one method after another, the earlier ones frozen"),
-    "gather": Planned("select on dev and make the tables of a grid"),
+    "gather": Lazy(f"{_HERE}.gathering:gather", "select on dev and make the tables of a grid"),
     "template": {"show": Lazy(f"{_HERE}.showing:show", "show a template on real examples, tokens, mask and label words marked")},
     "embed": Planned("embed sentences for choosing demonstrations"),
     "search": {"labels": Planned("search label words"), "templates": Planned("search templates")},

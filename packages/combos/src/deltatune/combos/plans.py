@@ -87,7 +87,8 @@ class Plan:
         methods = self.combination.upto(number)
         config = self.config
         if self.in_template:
-            task = config.task.load()
+            one = {"max_train": 1, "max_dev": 1, "max_test": 1}
+            task = replace(config.task, shots=None, **one).load()
             place = self.sizes.prompt_place if "prompt" in methods else None
             config = replace(
                 config, task=replace(config.task, template=template_text(task.config, texts_of(task), self.template, place))
@@ -198,8 +199,8 @@ def _sequence(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: 
             facts["stages"].append(_summary(plan, number, found, records))
             facts |= {name: found[name] for name in ("base", "data", "notes", "device", "found") if name in found}
         facts |= {"scores": found["scores"], "step": (number - 1) * config.train.steps + found["step"], "trainable": {}}
-        for stage in facts["stages"]:
-            facts["trainable"] |= stage["trainable"]
+        for stage in facts["stages"]:  # biases of adapters are trained in two stages
+            facts["trainable"] |= {kind: max(n, facts["trainable"].get(kind, 0)) for kind, n in stage["trainable"].items()}
         facts |= {name: sum(stage[name] for stage in facts["stages"]) for name in ("seconds", "train_seconds")}
         with replacing(out_dir / "delta") as target:
             shutil.copytree(path / "delta", target)
