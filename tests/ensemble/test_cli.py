@@ -5,7 +5,7 @@ from __future__ import annotations
 from deltatune.core.cli.runner import locate
 from deltatune.ensemble.cli import COMMANDS
 
-NAMES = ["tune-all", "test-all", "weights", "merge", "start", "tune", "test", "suggest", "reproduce"]
+NAMES = ["tune-all", "test-all", "weights", "merge", "start", "tune", "grid", "test", "suggest", "reproduce"]
 
 
 def test_the_published_procedures_are_commands():
