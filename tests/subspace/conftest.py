@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +24,7 @@ from deltatune.subspace.projections import Projection
 from deltatune.subspace.space import Subspace
 from deltatune.subspace.views import attach_each
 
+EXAMPLE = Path(__file__).parents[2] / "examples/reviews"
 KINDS = ("adapter", "lora", "prefix")
 FIELDS = {
     "encoder_weight": "encoder_{}.weight",
@@ -106,3 +109,29 @@ def refused(capsys) -> Callable[..., str]:
         return printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory) -> Path:
+    """A folder with `model`, two tasks, `init`, `original/TASK/DELTA`, and `space`: a subspace of the first task."""
+    folder = tmp_path_factory.mktemp("bench")
+    for name, count in {"train": 16, "dev": 8, "test": 9}.items():
+        lines = (EXAMPLE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+        (folder / f"{name}2.jsonl").write_text("".join(lines[-count:]), encoding="utf-8")
+    shutil.copytree(EXAMPLE / "model", folder / "model")
+    text = (EXAMPLE / "task.yaml").read_text(encoding="utf-8")
+    (folder / "first.yaml").write_text(text.replace("name: reviews", "name: first"), encoding="utf-8")
+    other = "".join(f"{part}: {part}2.jsonl\n" for part in ("train", "dev", "test"))
+    (folder / "second.yaml").write_text(text.replace("name: reviews", "name: second") + other, encoding="utf-8")
+    words = ["make-init", "--model", folder / "model", "--form", "prompt", "--out_dir", folder / "init"]
+    words += ["--deltas+", "Houlsby", "--deltas.width", 2, "--deltas+", "LoRA", "--deltas.rank", 1]
+    words += ["--deltas+", "Prefix", "--deltas.length", 2, "--deltas.width", 2]
+    assert cli.main(list(map(str, words))) == 0
+    words = ["train-delta", "--init", folder / "init", "--tasks", f"[{folder / 'first.yaml'}, {folder / 'second.yaml'}]"]
+    words += ["--out_dir", folder / "original", "--lr", 0.01, "--train.steps", 4, "--train.eval_every", 2, "--device", "cpu"]
+    assert cli.main(list(map(str, words))) == 0
+    words = ["approximate", "--init", folder / "init", "--solutions", f"[{folder / 'original'}]", "--out_dir", folder / "space"]
+    words += ["--tasks", f"[{folder / 'first.yaml'}]", "--k", 3, "--train.steps", 4, "--train.eval_every", 2, "--device", "cpu"]
+    assert cli.main(list(map(str, words))) == 0
+    return folder

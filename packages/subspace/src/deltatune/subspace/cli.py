@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltatune.core.cli import CHOICES, Commands, Lazy, Planned, run
+from deltatune.core.cli import CHOICES, Commands, Lazy, run
 from deltatune.core.cli.reproduce import reproduce_of
 
 _HERE = "deltatune.subspace.commands"
@@ -13,10 +13,10 @@ COMMANDS: Commands = {
     "make-init": Lazy(f"{_HERE}.originals:make_init", "store the initial deltas that all solutions start from"),
     "train-delta": Lazy(f"{_HERE}.originals:train_delta", "tune the original solutions of a list of tasks"),
     "approximate": Lazy(f"{_HERE}.approximating:approximate", "learn the subspace from the solutions of one task or of many"),
-    "optimize": Planned("solve a task by tuning only its coordinates in the subspace"),
-    "transfer": Planned("decode a solution found through one delta into the others"),
-    "landscape": Planned("evaluate the triangle of the three points and planes of the subspace"),
-    "report": Planned("make the tables of relative performance with intervals"),
+    "optimize": Lazy(f"{_HERE}.optimizing:optimize", "solve tasks by tuning only their coordinates in the subspace"),
+    "transfer": Lazy(f"{_HERE}.optimizing:transfer", "decode a solution found through one delta into the others"),
+    "landscape": Lazy(f"{_HERE}.surveying:landscape", "evaluate the triangle of the three points and planes of the subspace"),
+    "report": Lazy(f"{_HERE}.surveying:report", "make the tables of relative performance with intervals"),
     "reproduce": reproduce_of("subspace"),
 }
 

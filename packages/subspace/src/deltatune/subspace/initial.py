@@ -48,6 +48,11 @@ class Initial:
         """The settings of one delta without the head, as `tune` takes them."""
         return tuple(config for config in self.saved[name].configs if not isinstance(config, Head)) or self.saved[name].configs
 
+    @property
+    def num_labels(self) -> int | None:
+        """Rows of the task head; None without one."""
+        return open_run(self.path / next(iter(self.saved))).num_labels
+
     def backbone_settings(self) -> dict[str, Any]:
         """Model, form and so on, as they were given."""
         first = next(iter(self.saved.values()))

@@ -132,7 +132,7 @@ def loaded(config: Stage1, initial: Initial, found: Mapping[str, Mapping[str, Se
     sizes = {name: sum(t.numel() for t in saved.weights.values()) for name, saved in initial.saved.items()}
     projections = {name: draw(size, config.k, generator, dtype=_DTYPES[config.dtype]) for name, size in sizes.items()}
     inits = {name: saved.weights for name, saved in initial.saved.items()}
-    about = {"settings": {"backbone": initial.backbone_settings()}, "init": initial.digests()}
+    about = {"settings": {"backbone": initial.backbone_settings()}, "init": initial.digests(), "num_labels": initial.num_labels}
     fresh = Subspace(initial.configs, inits, projections, {}, config.objective, base_record(backbone), about)
     space = fresh.to(backbone.device)
     forms, vectors, parts = [], [], []

@@ -1,0 +1,169 @@
+"""Every command from end to end on a tiny model that fills in a word."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from deltatune.core import checkpoint
+from deltatune.core.files import read_json
+from deltatune.core.reuse import open_run
+from deltatune.core.run import read_records
+from deltatune.core.weights import flatten
+from deltatune.subspace.space import read, save
+
+NAMES = ["houlsby", "lora", "prefix"]
+SHORT = ["--train.steps", 2, "--train.eval_every", 1, "--train.batch_size", 4, "--device", "cpu"]
+
+
+def test_initial_values_and_solutions(bench, command):
+    sizes = read_json(bench / "init/run.json")["sizes"]
+    assert list(sizes) == NAMES
+    for name in NAMES:
+        initial = checkpoint.read(bench / "init" / name)
+        assert not initial.head
+        assert sum(tensor.numel() for tensor in initial.weights.values()) == sizes[name]
+        run = open_run(bench / "original/first" / name)
+        assert read_json(run.folder / "run.json")["start"]["digest"] == initial.digest
+        assert float(flatten(run.saved.weights).dist(flatten(initial.weights))) > 0
+    again = command("train-delta", "--config", bench / "original/first/lora/config.yaml")
+    assert "second" in again
+
+
+def test_a_subspace_holds_what_decoding_needs(bench, tmp_path):
+    space = read(bench / "space")
+    assert (space.names, space.k) == (tuple(NAMES), 3)
+    assert {task: tuple(points.shape) for task, points in space.points.items()} == {str(bench / "first.yaml"): (1, 3, 3)}
+    for name in NAMES:
+        zero = space.decode(name, torch.zeros(3))
+        assert all(torch.equal(zero[key], value) for key, value in checkpoint.read(bench / "init" / name).weights.items())
+    run = {name: open_run(bench / "original/first" / name).saved.weights for name in NAMES}
+    torch.testing.assert_close(space.encode(run), space.points[str(bench / "first.yaml")][0])
+    save(tmp_path / "copy", space)
+    copy = read(tmp_path / "copy")
+    assert copy.digest == space.digest
+    random = space.with_random_decoders(1)
+    for name in NAMES:
+        columns = [each.projections[name].decoder_weight.norm(dim=0) for each in (space, random)]
+        torch.testing.assert_close(*columns)
+    records = read_records(bench / "space")
+    places = {record["place"] for record in records if record["kind"] == "point"}
+    assert places == {*NAMES, "centroid", "mixture-0", "mixture-1"}
+
+
+def test_approximation_goes_on_and_does_nothing_twice(bench, command, tmp_path):
+    words = ["approximate", "--init", bench / "init", "--solutions", f"[{bench / 'original'}]", "--k", 2, *SHORT]
+    shown = command(*words, "--out_dir", tmp_path / "both", "--objective.draw", "task", "--objective.mixing", "dirichlet")
+    assert "as houlsby" in shown
+    space = read(tmp_path / "both")
+    assert len(space.points) == 2
+    again = command(*words, "--out_dir", tmp_path / "both", "--objective.draw", "task", "--objective.mixing", "dirichlet")
+    assert "finished already" in again
+
+
+@pytest.fixture(scope="module")
+def unseen(bench, tmp_path_factory):
+    """Subspace optimization of the second task through every delta."""
+    from deltatune.subspace import cli
+
+    out = tmp_path_factory.mktemp("unseen") / "out"
+    words = [
+        "optimize",
+        "--subspace",
+        bench / "space",
+        "--tasks",
+        f"[{bench / 'second.yaml'}]",
+        "--lrs",
+        "[0.05]",
+        "--out_dir",
+        out,
+    ]
+    words += ["--originals", bench / "original", *SHORT]
+    assert cli.main(list(map(str, words))) == 0
+    return out, words
+
+
+def test_optimization_transfer_and_controls(bench, unseen, command):
+    out, words = unseen
+    records = [record for record in read_records(out) if record["split"] == "test"]
+    counts = {kind: sum(record["kind"] == kind for record in records) for kind in {record["kind"] for record in records}}
+    assert counts == {"optimization": 3, "transfer": 6, "random optimization": 3, "random transfer": 6, "zero": 3, "mean": 3}
+    space = read(bench / "space")
+    for record in records:
+        original = read_json(bench / f"original/second/{record['target']}/run.json")["scores"]["test"]["value"]
+        assert record["original"] == original
+        if original:
+            assert record["relative"] == pytest.approx(100 * record["value"] / original)
+    run = out / "runs/second/lora/lr-0.05"
+    facts = read_json(run / "run.json")
+    assert facts["trainable"] == {"LoRA": 0, "other": 3}
+    found = space.decode("lora", torch.tensor(facts["found"]["coordinates"]))
+    assert all(torch.allclose(found[key], value, atol=1e-6) for key, value in checkpoint.read(run).weights.items())
+    own = next(r for r in records if (r["kind"], r["source"], r["target"]) == ("optimization", "lora", "lora"))
+    assert own["value"] == facts["scores"]["test"]["value"]
+    assert "finished already" in command(*words)
+
+
+def test_transfer_of_coordinates_and_of_a_solution_never_seen(bench, unseen, command, refused, tmp_path):
+    out, _ = unseen
+    run = out / "runs/second/lora/lr-0.05"
+    words = ["transfer", "--subspace", bench / "space", "--device", "cpu"]
+    assert "coordinates as they were tuned" in command(*words, "--run", run, "--out_dir", tmp_path / "tuned")
+    records = {r["target"]: r["value"] for r in read_records(tmp_path / "tuned") if r["split"] == "test"}
+    for record in read_records(out):
+        if (record["kind"], record["source"], record["split"]) == ("transfer", "lora", "test"):
+            assert records[record["target"]] == record["value"]
+    assert list(checkpoint.read(tmp_path / "tuned/prefix").weights) == list(checkpoint.read(bench / "init/prefix").weights)
+    said = command(*words, "--run", bench / "original/second/houlsby", "--targets", "[lora]", "--out_dir", tmp_path / "new")
+    assert "from the encoder of houlsby" in said
+    random = out / "runs/second/lora-random/lr-0.05"
+    assert "random decoders" in refused(*words, "--run", random, "--out_dir", tmp_path / "no")
+
+
+@pytest.mark.parametrize("plane", ["triangle", "random"])
+def test_a_landscape(bench, command, tmp_path, plane):
+    words = ["landscape", "--subspace", bench / "space", "--plane", plane, "--resolution", 2, "--max_examples", 4]
+    shown = command(*words, "--device", "cpu", "--out_dir", tmp_path / "map")
+    count = 6 if plane == "triangle" else 25
+    assert f"of {count} points" in shown
+    records = read_records(tmp_path / "map")
+    assert len(records) == 3 * count
+    assert (tmp_path / "map/landscape.png").stat().st_size > 5000
+    if plane == "triangle":  # the corners are the deltas' own points
+        corner = next(r for r in records if (r["x"], r["y"], r["delta"]) == (0.0, 0.0, "lora"))
+        space = read(bench / "space")
+        assert corner["n"] == 4
+        assert space.points[str(bench / "first.yaml")].shape == (1, 3, 3)
+
+
+def test_a_report(unseen, command, tmp_path):
+    out, _ = unseen
+    shown = command("report", "--results", f"[{out}]", "--out_dir", tmp_path / "report")
+    for title in ("## Optimization", "## Transfer", "## Means with 95% intervals", "## Absolute scores"):
+        assert title in shown
+    assert {path.name for path in (tmp_path / "report").rglob("*") if path.is_file()} >= {
+        "report.md", "table.csv", "controls.png", "transfer.png",
+    }  # fmt: skip
+
+
+def test_what_does_not_fit_is_refused_in_one_line(bench, refused, tmp_path):
+    approximate = ["approximate", "--init", bench / "init", "--out_dir", tmp_path / "out", "--device", "cpu"]
+    shutil.copytree(bench / "original/first", tmp_path / "some/first")
+    shutil.rmtree(tmp_path / "some/first/lora/delta")
+    assert "1 solutions are missing" in refused(*approximate, "--solutions", f"[{tmp_path / 'some'}]")
+    shutil.copytree(bench / "original/first", tmp_path / "other/first")
+    file = tmp_path / "other/first/lora/run.json"
+    facts = read_json(file)
+    facts["start"]["digest"] = "0" * 64
+    file.write_text(json.dumps(facts), encoding="utf-8")
+    assert "tuned from values of digest 000000000000" in refused(*approximate, "--solutions", f"[{tmp_path / 'other'}]")
+    assert "no initial values here" in refused("train-delta", "--init", tmp_path, "--tasks", "[a]", "--out_dir", tmp_path / "x")
+    optimize = ["optimize", "--subspace", bench / "space", "--out_dir", tmp_path / "out", "--device", "cpu"]
+    assert "no delta 'bitfit'" in refused(*optimize, "--tasks", f"[{bench / 'second.yaml'}]", "--sources", "[bitfit]")
+    assert "no task given" in refused(*optimize)
+    assert "no subspace here" in refused("landscape", "--subspace", tmp_path, "--out_dir", tmp_path / "out")
+    lost = [*optimize, "--tasks", f"[{bench / 'second.yaml'}]", "--originals", tmp_path, *SHORT[:4]]
+    assert "no original solution" in refused(*lost)
