@@ -25,7 +25,7 @@ RULES: Mapping[Rule, str] = {
 
 
 def gather(
-    runs: list[Path],
+    runs: list[Path] | Path,
     config_yaml: SavedConfig,
     where: list[str] | str | None = None,
     select: Rule = "per_seed",
@@ -49,7 +49,7 @@ def gather(
     """
     rule: Rule = "test" if as_published else select
     given = [where] if isinstance(where, str) else list(where or ())
-    rows = rows_below(runs)
+    rows = rows_below([runs] if isinstance(runs, Path) else runs)
     rows = narrowed(rows, given) if given else rows
     show(rows, rule)
     if rule == "test":

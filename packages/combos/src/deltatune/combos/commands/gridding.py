@@ -45,6 +45,17 @@ class Job:
     tag: str
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a grid varies; None takes what is published (see `grid`)."""
+
+    methods: Sequence[str] | None = None
+    templates: Sequence[str] | None = None
+    rates: Sequence[float] | Mapping[str, Sequence[float]] | None = None
+    batch_sizes: Sequence[int] | None = None
+    seeds: Sequence[int] | None = None
+
+
 @sharing(planning, without=("template", "lr", "seed", "init_seed", "data_seed", "sample_seed"))
 def grid(
     out_dir: Path,
@@ -78,20 +89,8 @@ def grid(
         dry_run: only print how many runs there are, and how many are finished.
         tag: a word of yours that goes into the records.
     """
-    drawn = list(dict.fromkeys(seeds or SEEDS))
-    head = options.get("form") == "head"
-    asked = list(dict.fromkeys(["manual"] if head else templates or ["manual", "none"]))
-    wanted = [
-        Combination.parse(text) for text in dict.fromkeys(methods or [m for m in SIMULTANEOUS if not (head and m == "none")])
-    ]
-    bases = {seed: planning(seed=seed, **options) for seed in drawn}
-    sizes = list(dict.fromkeys(batch_sizes or [bases[drawn[0]].config.train.batch_size]))
-    jobs = [
-        Job(plan, out_dir / "runs" / name, config_yaml, tag)
-        for template in asked
-        for combination in wanted
-        for name, plan in _plans(bases, combination, template, _rates(rates, combination), sizes)
-    ]
+    choice = Choice(methods, templates, rates, batch_sizes, seeds)
+    jobs = [Job(plan, out_dir / "runs" / name, config_yaml, tag) for name, plan in plans_of(choice, options)]
     threads_for(workers)
     if dry_run:
         _foretell(jobs)
@@ -106,6 +105,22 @@ def grid(
     for name, error in failed.items():
         output().print(f"failed: {name}: {error}", soft_wrap=True)
     return 2 if failed else 0
+
+
+def plans_of(choice: Choice, options: Mapping[str, Any]) -> list[tuple[str, Plan]]:
+    """Name and plan of every run; `options` are those of `planning`."""
+    drawn = list(dict.fromkeys(choice.seeds or SEEDS))
+    head = options.get("form") == "head"
+    asked = list(dict.fromkeys(["manual"] if head else choice.templates or ["manual", "none"]))
+    texts = choice.methods or [name for name in SIMULTANEOUS if not (head and name == "none")]
+    bases = {seed: planning(seed=seed, **options) for seed in drawn}
+    sizes = list(dict.fromkeys(choice.batch_sizes or [bases[drawn[0]].config.train.batch_size]))
+    return [
+        named
+        for template in asked
+        for combination in map(Combination.parse, dict.fromkeys(texts))
+        for named in _plans(bases, combination, template, _rates(choice.rates, combination), sizes)
+    ]
 
 
 def _rates(given: Sequence[float] | Mapping[str, Sequence[float]] | None, combination: Combination) -> Sequence[float | None]:

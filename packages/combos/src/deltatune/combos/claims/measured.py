@@ -1,0 +1,171 @@
+"""What the claims measure: shared runs on the built-in world, counts and times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from deltatune.core.claims.claim import CannotRunError
+from deltatune.core.claims.context import Context
+from deltatune.core.files import read_json
+
+if TYPE_CHECKING:
+    from deltatune.combos.plans import Plan
+
+BASE = "world/m0"
+TASKS = ("world/aspect-0", "world/acceptability-1")
+SINGLES = ("prompt", "bias", "adapter")
+MIXED = ("prompt+bias", "prompt+adapter", "bias+adapter", "prompt+bias+adapter")
+ORDERS = (
+    *("prompt>bias>adapter", "prompt>adapter>bias", "bias>prompt>adapter"),
+    *("bias>adapter>prompt", "adapter>prompt>bias", "adapter>bias>prompt"),
+)
+# Of the middle of the published grids, made larger for the small model; not searched.
+RATES = {"prompt": 1e-2, "bias": 3e-3, "adapter": 3e-3, "other": 3e-3}
+DATA: dict[str, dict[str, Any]] = {"few": {"shots": 16, "updates": 120}, "full": {"shots": None, "updates": 400}}
+TEST, PROMPT, WIDTH = 500, 5, 8
+PUBLISHED = {
+    "prompt": 10_240,
+    "bias": 323_673,
+    "adapter": 6_343_680,
+    "prompt+bias": 333_913,
+    "prompt+adapter": 6_353_920,
+    "bias+adapter": 6_667_353,
+    "prompt+bias+adapter": 6_677_593,
+}
+
+
+@cache
+def need_models() -> None:
+    """Require the models of the world.
+
+    Raises:
+        CannotRunError: this version ships none.
+    """
+    with as_file(files("deltatune.core.world")) as folder:
+        if not any(folder.rglob("*.safetensors")):
+            raise CannotRunError("this version of deltatune ships no pre-trained models of the built-in world")
+
+
+def plan(
+    task: str, methods: str, template: str, seed: int, data: str = "few", place: Literal["first", "last"] = "first"
+) -> Plan:  # fmt: skip
+    """One run; the seed decides initial values, data order, dropout and sample."""
+    from deltatune.combos.combination import Combination, Sizes
+    from deltatune.combos.plans import Plan
+    from deltatune.core.backbone import BackboneConfig
+    from deltatune.core.optim import OptimizerConfig
+    from deltatune.core.train_config import TrainConfig
+    from deltatune.core.tune_config import TaskChoice, TuneConfig
+
+    combination, amount = Combination.parse(methods), DATA[data]
+    choice = TaskChoice(task, shots=amount["shots"], sample_seed=seed, max_test=TEST)
+    train = TrainConfig(OptimizerConfig(lr=RATES.get(methods, RATES["other"])), steps=amount["updates"], eval_every=40)
+    config = TuneConfig(BackboneConfig(BASE, form="prompt"), choice, (), replace(train, data_seed=seed, dropout_seed=seed), seed)
+    rates = tuple(RATES["+".join(stage)] for stage in combination.stages) if len(combination.stages) > 1 else None
+    return Plan(combination, config, template, Sizes(PROMPT, place, width=WIDTH), rates=rates)
+
+
+def facts(
+    context: Context, seed: int, methods: str, task: str, template: str = "manual", data: str = "few",
+    place: Literal["first", "last"] = "first",
+) -> dict[str, Any]:  # fmt: skip
+    """What `run.json` of a run says; the run is shared by all claims."""
+    from deltatune.combos.plans import carry_out
+
+    if methods == "none":
+        seed, data, place = 0, "full", "first"  # the untouched model knows no seed
+    own = plan(task, methods, template, seed, data, place)
+
+    def make(target: Path) -> None:
+        carry_out(own, target, {"command": "deltatune-combos reproduce", "tag": "reproduce"}, "# A run that claims share.\n")
+
+    found: dict[str, Any] = read_json(context.store.folder({"combos run": own.settings()}, make) / "run.json")
+    return found
+
+
+def score(context: Context, seed: int, methods: str, task: str, split: str = "test", **settings: Any) -> float:
+    """Score of a run, in points."""
+    return 100 * float(facts(context, seed, methods, task, **settings)["scores"][split]["value"])
+
+
+def scores(
+    context: Context, seed: int, methods: str, template: str = "manual", split: str = "test", **settings: Any
+) -> dict[str, float]:  # fmt: skip
+    """Score of every task, in points."""
+    return {task: score(context, seed, methods, task, split, template=template, **settings) for task in TASKS}
+
+
+def gap(context: Context, seed: int, methods: str, task: str) -> float:
+    """Training score minus test score, in points."""
+    found = facts(context, seed, methods, task)
+    return 100 * (float(found["found"]["train"]["value"]) - float(found["scores"]["test"]["value"]))
+
+
+@cache
+def chance(task: str) -> float:
+    """Score of a guess, in points; the classes have equal shares."""
+    from deltatune.core.data import load_task
+
+    return 100 / len(load_task(task, None, max_train=1).labels)
+
+
+def orders(context: Context, seed: int) -> list[dict[str, Any]]:
+    """Best dev score after each stage of every order, in points, on the first task."""
+    rows = []
+    for order in ORDERS:
+        stages = facts(context, seed, order, TASKS[0])["stages"]
+        values = [100 * float(stage["scores"]["dev"]["value"]) for stage in stages]
+        rows.append({"methods": order, **dict(zip(("first", "second", "third"), values, strict=True))})
+    return rows
+
+
+def counted() -> list[dict[str, Any]]:
+    """Trained numbers of every combination on RoBERTa-large without weights, beside the published ones."""
+    import torch
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    from deltatune.combos.combination import Combination, Sizes
+    from deltatune.core.backbone import wrap
+    from deltatune.core.delta import attach
+
+    sizes = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "hidden_size": 1024}
+    sizes |= {"num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    with torch.device("meta"):
+        backbone = wrap(RobertaForMaskedLM(RobertaConfig(**sizes)), form="prompt")
+    found: dict[str, int] = {}
+    for name in PUBLISHED:
+        tuned = attach(backbone, *(Sizes().delta(method, in_template=True) for method in Combination.parse(name).methods))
+        found[name] = sum(parameter.numel() for parameter in tuned.parameters_by_name().values())
+        tuned.detach()
+    return [
+        {"methods": name, "trained": count, "published": PUBLISHED[name], "sum": sum(found[one] for one in name.split("+"))}
+        for name, count in found.items()
+    ]
+
+
+def times(seed: int) -> list[dict[str, Any]]:
+    """Milliseconds of the parts of a step on a model of 6 layers and width 256, one text of 256 tokens."""
+    import torch
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    from deltatune.combos.combination import MethodName, Sizes
+    from deltatune.combos.timing import step_time
+    from deltatune.core.backbone import wrap
+    from deltatune.core.delta import attach
+
+    sizes = {"vocab_size": 1000, "max_position_embeddings": 300, "hidden_size": 256, "num_hidden_layers": 6, "type_vocab_size": 1}
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(10, 1000, (1, 256), generator=generator)
+    backbone = wrap(RobertaForMaskedLM(RobertaConfig(**sizes, num_attention_heads=4, intermediate_size=1024)), form="head")
+    names: tuple[MethodName, ...] = ("full", "adapter", "bias", "prompt")
+    rows = []
+    for name in names:
+        tuned = attach(backbone, Sizes().delta(name, in_template=False), head=False)
+        taken = step_time(tuned, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        rows.append({"methods": name, **vars(taken)})
+        tuned.detach()
+    return rows
