@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from deltatune.subspace.approximation import score_points
 from deltatune.subspace.coordinates import Coordinates, Decoders, used_space
 from deltatune.subspace.place import PROGRAM
 from deltatune.subspace.relative import chance_of, corrected, relative
-from deltatune.subspace.solutions import place_of
 from deltatune.subspace.space import Subspace
 from deltatune.subspace.splits import folder_of
 from deltatune.subspace.views import attach_each
@@ -43,7 +42,7 @@ class Stage2:
         targets: deltas that it is decoded into.
         lrs: learning rates, of which the one with the best dev score of the source is taken.
         controls: of `CONTROLS`.
-        originals: root of the original solutions of these tasks, for relative performance.
+        originals: where the original solution of a task and a delta is, for relative performance.
         seed: of the first points and of random decoders.
         out_dir: root of the runs.
     """
@@ -56,7 +55,7 @@ class Stage2:
     lrs: Sequence[float]
     out_dir: Path
     controls: Sequence[str] = CONTROLS
-    originals: Path | None = None
+    originals: Callable[[str, str], Path] | None = None
     seed: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -178,7 +177,7 @@ def _originals(stage: Stage2, name: str, task: Task) -> dict[str, dict[str, floa
         return {}
     found = {}
     for target in stage.targets:
-        path = place_of(stage.originals, name, target)
+        path = stage.originals(name, target)
         if not (path / "run.json").is_file():
             raise DeltatuneError(f"{path}: no original solution; make it with `train-delta`, or leave --originals out")
         facts = read_json(path / "run.json")

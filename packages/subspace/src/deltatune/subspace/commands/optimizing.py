@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from deltatune.core.train import TrainConfig
 from deltatune.subspace import space as spaces
 from deltatune.subspace.commands.originals import OF_THE_INIT, chosen_tasks
 from deltatune.subspace.place import Found, Place
+from deltatune.subspace.solutions import place_of
 from deltatune.subspace.space import Subspace
 from deltatune.subspace.stage2 import CONTROLS, Stage2, carry_out
 from deltatune.subspace.views import attach_each
@@ -95,7 +97,7 @@ def optimize(
         raise DeltatuneError(f"--train.optimizer.lr {config.train.optimizer.lr:g}: the rates are those of --lrs; give them there")
     stage = Stage2(
         space, config, known, sources or space.names, targets or space.names, lrs or (0.01, 0.05), out_dir,
-        CONTROLS if controls is None else controls, originals, seed, {"tag": tag},
+        CONTROLS if controls is None else controls, partial(place_of, originals) if originals else None, seed, {"tag": tag},
     )  # fmt: skip
     identity = {
         "subspace": space.digest, "tasks": known, "sources": list(stage.sources), "targets": list(stage.targets),

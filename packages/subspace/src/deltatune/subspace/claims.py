@@ -1,0 +1,237 @@
+"""The paper's findings as executable claims on the built-in world (section 9 of the specification, by its numbers)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from deltatune.core.claims import Claim, Context, Control, Effects, Figure, Gate
+from deltatune.subspace import figures
+from deltatune.subspace.experiment import (
+    MANY,
+    NAMES,
+    OTHER,
+    SAME,
+    SOURCE,
+    UNSEEN,
+    Records,
+    Setup,
+    above_chance,
+    mean,
+    solved,
+    unseen,
+)
+from deltatune.subspace.more_experiments import chance_cells, excess, fine_tuning, region
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from matplotlib.figure import Figure as Canvas
+
+PAPER = "subspace"
+ONE, SEVERAL = Setup(), Setup(MANY, k=16, updates=600)
+DIMENSIONS = (1, 2, 4, 8, 16, 32)
+COUNTS = (1, 3, 8)
+
+
+def beside(records: Records, kind: str = "optimization") -> dict[str, float]:
+    """The four controls of a kind: relative performance against random decoders, zero and mean point; score above chance."""
+    value = mean(records, kind)
+    return {
+        "random": value - mean(records, f"random {kind}"),
+        "zero": value - mean(records, "zero"),
+        "mean_point": value - mean(records, "mean"),
+        "chance": mean(records, kind, "value") - mean(records, kind, "chance"),
+    }
+
+
+def optimization(context: Context, seed: int) -> Effects:
+    """C1."""
+    records = unseen(context, ONE, SAME, seed)
+    return Effects(mean(records, "optimization"), beside(records), solved(records), records)
+
+
+def transfer(context: Context, seed: int) -> Effects:
+    """C2."""
+    records = unseen(context, ONE, SAME, seed)
+    controls = beside(records, "transfer") | {"directions": above_chance(records)}
+    return Effects(mean(records, "transfer"), controls, solved(records), records)
+
+
+def cost_of_transfer(context: Context, seed: int) -> Effects:
+    """C3."""
+    records = unseen(context, ONE, SAME, seed)
+    gap = mean(records, "optimization") - mean(records, "transfer")  # every target occurs equally often in both
+    return Effects(gap, beside(records, "transfer"), solved(records), records)
+
+
+def many_tasks(context: Context, seed: int) -> Effects:
+    """C4."""
+    records = unseen(context, SEVERAL, UNSEEN, seed)
+    controls = beside(records) | {"transfer": mean(records, "transfer")}
+    controls["random_transfer"] = mean(records, "transfer") - mean(records, "random transfer")
+    return Effects(mean(records, "optimization"), controls, solved(records), records)
+
+
+def more_sources(context: Context, seed: int) -> Effects:
+    """C5."""
+    found = {n: unseen(context, replace(SEVERAL, sources=MANY[:n]), UNSEEN, seed) for n in COUNTS}
+    one, three, eight = (mean(found[n], "optimization") for n in COUNTS)
+    records = [{"sources": n, "relative": mean(own, "optimization")} for n, own in found.items()]
+    return Effects(eight - one, {"steps": min(three - one, eight - three), **beside(found[8])}, solved(found[8]), records)
+
+
+def relatedness(context: Context, seed: int) -> Effects:
+    """C6."""
+    same, other = unseen(context, ONE, SAME, seed), unseen(context, ONE, OTHER, seed)
+    gap = mean(same, "optimization") - mean(other, "optimization")
+    gates = {"solved": min(solved(same)["solved"], solved(other)["solved"])}
+    return Effects(gap, beside(same), gates, [*same, *other])
+
+
+def small_k(context: Context, seed: int) -> Effects:
+    """C7."""
+    found = {k: unseen(context, replace(ONE, k=k), SAME, seed) for k in DIMENSIONS}
+    values = {k: mean(records, "optimization") for k, records in found.items()}
+    records = [{"k": k, "relative": value, "random": mean(found[k], "random optimization")} for k, value in values.items()]
+    return Effects(values[32] - values[4], beside(found[4]), solved(found[4]), records)
+
+
+def order_of_targets(context: Context, seed: int) -> Effects:
+    """C8."""
+    records = unseen(context, ONE, SAME, seed)
+    adapter, lora, prefix = (mean(records, "transfer", target=name) for name in NAMES)
+    controls = beside(records, "transfer") | {"adapter_lora": adapter - lora, "lora_prefix": lora - prefix}
+    return Effects(adapter - prefix, controls, solved(records), records)
+
+
+def failures(context: Context, seed: int) -> Effects:
+    """C9."""
+    records = unseen(context, ONE, (*SAME, *OTHER), seed)
+    cells = chance_cells(records)
+    tasks = {f"world/{task}" for task in OTHER}
+    mainly = [cell for cell in cells if cell["target"] == "prefix" or cell["source"] == "prefix" or cell["task"] in tasks]
+    # What the same share would be if failing had nothing to do with either.
+    every = [r for r in records if r["kind"] in ("optimization", "transfer")]
+    expected = fmean(r["target"] == "prefix" or r["source"] == "prefix" or r["task"] in tasks for r in every)
+    share = 100 * len(mainly) / len(cells) if cells else 0.0
+    controls = beside(records) | {"expected": share - 100 * expected}
+    return Effects(share, controls, {"solved": solved(records)["solved"], "cells": len(cells)}, records)
+
+
+def above_original(context: Context, seed: int) -> Effects:
+    """C10."""
+    records = unseen(context, ONE, SAME, seed)
+    share, significant = excess(records)
+    return Effects(share, beside(records) | {"significant": significant}, solved(records), records)
+
+
+def mixing(context: Context, seed: int) -> Effects:
+    """C11."""
+    ways = {
+        "mixed": ONE,
+        "own": replace(ONE, objective=replace(ONE.objective, mixing="own")),
+        "rebuilt": replace(ONE, objective=replace(ONE.objective, terms="reconstruction")),
+        "task": replace(ONE, objective=replace(ONE.objective, terms="task")),
+    }
+    found = {name: unseen(context, setup, SAME, seed) for name, setup in ways.items()}
+    moved = {name: mean(records, "transfer") for name, records in found.items()}
+    direct = {name: mean(records, "optimization") for name, records in found.items()}
+    effect = moved["mixed"] - max(moved["own"], moved["rebuilt"])
+    apart = direct["mixed"] - max(direct["own"], direct["rebuilt"])
+    controls = beside(found["mixed"], "transfer") | {"optimization": effect - apart}
+    records = [{"way": name, "transfer": moved[name], "optimization": direct[name]} for name in ways]
+    return Effects(effect, controls, solved(found["mixed"]), records)
+
+
+_RANDOM = Control("random", "random decoders with columns of the same lengths do 10 points worse", bound=10.0)
+_BESIDE = (
+    Control("zero", "better than the initial values, the zero vector"),
+    Control("mean_point", "at most 5 points worse than the mean source point, which is not tuned", bound=-5.0),
+    Control("chance", "scores are above chance"),
+)
+CONTROLS = (_RANDOM, *_BESIDE)
+TRANSFERRED = (replace(_RANDOM, statement="transfer through random decoders does 15 points worse", bound=15.0), *_BESIDE)
+SOLVED = Gate("solved", "the original solutions are at least 20 points above chance", at_least=20.0)
+
+
+def _heat(figure: Canvas, records: list[dict[str, Any]]) -> None:
+    figures.heat(figure, records)
+
+
+def _bars(figure: Canvas, records: list[dict[str, Any]]) -> None:
+    figures.bars(figure, records)
+
+
+def _line(key: str) -> Callable[[Canvas, list[dict[str, Any]]], None]:
+    def draw(figure: Canvas, records: list[dict[str, Any]]) -> None:
+        chart, places = figure.subplots(), sorted({row[key] for row in records})
+        for name in ("relative", "random"):
+            if name in records[0]:
+                chart.plot(places, [fmean(r[name] for r in records if r[key] == x) for x in places], marker="o", label=name)
+        chart.set_xscale("log", base=2)
+        chart.set_xticks(places, places)
+        chart.set_xlabel(key)
+        chart.set_ylabel("% of the original's score")
+        chart.legend()
+
+    return draw
+
+
+def _claim(number: int, statement: str, statistic: str, run: Callable[[Context, int], Effects], **more: Any) -> Claim:
+    settings: Mapping[str, Any] = {"one": ONE.identity(), "several": SEVERAL.identity(), "same": SAME, "other": OTHER}
+    defaults = {"controls": CONTROLS, "gates": (SOLVED,), "source": "repository tables", "settings": settings, "cost": 30.0}
+    return Claim(f"C{number}", PAPER, statement=statement, statistic=statistic, run=run, **{**defaults, **more})
+
+
+_WAYS = f"subspace of {SOURCE} with k = 4, tasks {', '.join(SAME)}"
+CLAIMS = (
+    _claim(1, "Subspace optimization nearly keeps the original performance, single task",
+           f"mean relative performance of optimization, {_WAYS}", optimization,
+           bound=80.0, tier="headline", paper_value="84.9 %", figures=(Figure("bars", "Optimization and controls.", _bars),)),
+    _claim(2, "Solutions transfer between deltas without training, single task",
+           f"mean relative performance of the six directions, {_WAYS}", transfer,
+           bound=75.0, tier="headline", paper_value="82.6 %", figures=(Figure("transfer", "Source to target.", _heat),),
+           controls=(*TRANSFERRED, Control("directions", "every direction is above chance"))),
+    _claim(3, "Transfer costs little compared with direct optimization",
+           f"optimization minus transfer, paired on task and target, {_WAYS}", cost_of_transfer,
+           side="less", bound=10.0, tier="headline", paper_value="2.3 points", controls=TRANSFERRED),
+    _claim(4, "A subspace of many tasks works on unseen tasks of several kinds",
+           f"mean relative performance of optimization, {len(MANY)} source tasks, k = 16", many_tasks,
+           bound=80.0, paper_value="88.7 %", cost=120.0,
+           controls=(*CONTROLS, Control("transfer", "transfer keeps 70 %", bound=70.0),
+                     Control("random_transfer", "transfer through random decoders does worse"))),
+    _claim(5, "More source tasks give a better subspace at one k",
+           "relative performance with 8 source tasks minus with 1", more_sources, paper_value="WSC 68.4 -> 81.3", cost=260.0,
+           controls=(*CONTROLS, Control("steps", "no step from 1 over 3 to 8 loses 2 points", bound=-2.0))),
+    _claim(6, "Relatedness of source and unseen task decides",
+           "relative performance on tasks of the source's kind minus on tasks of other kinds", relatedness,
+           bound=15.0, paper_value="100.4 against 68.4"),
+    _claim(7, "Four dimensions suffice for a single task",
+           "relative performance with k = 32 minus with k = 4", small_k, side="less", bound=5.0, tier="headline", cost=120.0,
+           figures=(Figure("k", "Relative performance against k.", _line("k")),)),
+    _claim(8, "Adapters are the easiest target, prefixes the hardest",
+           "mean relative performance of transfer into the adapter minus into the prefix", order_of_targets,
+           tier="headline", paper_value="85.2 against 80.6",
+           controls=(*TRANSFERRED, Control("adapter_lora", "the adapter is an easier target than LoRA"),
+                     Control("lora_prefix", "LoRA is no harder than the prefix by 2 points", bound=-2.0))),
+    _claim(9, "Some combinations fail, mainly with prefixes or unrelated tasks",
+           "share of the cells at chance that have a prefix or an unrelated task", failures, bound=50.0,
+           gates=(SOLVED, Gate("cells", "at least one cell is at chance", at_least=1.0)),
+           controls=(*CONTROLS, Control("expected", "more than if failing had nothing to do with either"))),
+    _claim(10, "Some transferred solutions beat the original, and most of these by chance",
+           "share of the cells above 100 %", above_original, paper_value="QASC P->A 105.2",
+           controls=(*CONTROLS, Control("significant", "at most 10 % of the cells are above it significantly", "less", 10.0))),
+    _claim(11, "Mixing in the shared space creates the transfer",
+           "transfer with mixing minus the better of own points alone and reconstruction alone", mixing,
+           bound=10.0, tier="headline", cost=120.0, source="implied by the published program",
+           controls=(*TRANSFERRED, Control("optimization", "optimization gains less than transfer"))),
+    _claim(12, "The triangle of the three points has a large common region where all deltas work",
+           "share of the triangle where every delta has 90 % of its own best score", region,
+           bound=30.0, source="from memory, unverified",
+           controls=(*CONTROLS, Control("correlation", "the three maps agree in rank", bound=0.5))),
+    _claim(13, "Fine-tuning shares the subspace: a fourth delta transfers to and from the others",
+           "the lesser of mean transfer into the fourth delta and from it", fine_tuning,
+           bound=70.0, source="from memory, unverified", controls=TRANSFERRED),
+)  # fmt: skip

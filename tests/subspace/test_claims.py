@@ -1,0 +1,58 @@
+"""The claims of the paper: all are declared, with the controls that the paper's package owes."""
+
+from __future__ import annotations
+
+import pytest
+
+from deltatune.core import world_models
+from deltatune.core.claims import CannotRunError, Context, Store
+from deltatune.subspace.claims import CLAIMS, beside
+from deltatune.subspace.experiment import Setup, mean, unseen
+from deltatune.subspace.more_experiments import chance_cells, excess
+
+
+def record(kind, value, source="lora", target="prefix", original=0.9, chance=0.5):
+    return {
+        "kind": kind, "source": source, "target": target, "task": "world/topic-1", "value": value, "original": original,
+        "chance": chance, "relative": 100 * value / original, "stderr": 0.02, "n": 300,
+    }  # fmt: skip
+
+
+RECORDS = [
+    record("optimization", 0.81, target="lora"),
+    record("transfer", 0.72),
+    record("transfer", 0.51, source="houlsby"),
+    record("random optimization", 0.54, target="lora"),
+    record("zero", 0.45, source=None),
+    record("mean", 0.63, source=None),
+]
+
+
+def test_every_claim_of_the_specification_is_declared():
+    assert [claim.id for claim in CLAIMS] == [f"C{number}" for number in range(1, 14)]
+    assert [claim.id for claim in CLAIMS if claim.tier == "headline"] == ["C1", "C2", "C3", "C7", "C8", "C11"]
+    for claim in CLAIMS:
+        assert {"random", "zero", "mean_point", "chance"} <= {control.name for control in claim.controls}, claim.id
+        assert claim.seeds >= 5
+
+
+def test_controls_of_made_up_records():
+    found = beside(RECORDS)
+    assert found["random"] == pytest.approx(30.0)
+    assert found["zero"] == pytest.approx(40.0)
+    assert found["mean_point"] == pytest.approx(20.0)
+    assert found["chance"] == pytest.approx(31.0)
+    assert mean(RECORDS, "transfer") == pytest.approx(100 * (0.72 + 0.51) / 2 / 0.9)
+
+
+def test_cells_at_chance_and_above_the_original():
+    assert [cell["source"] for cell in chance_cells(RECORDS)] == ["houlsby"]
+    above = [record("optimization", 0.91), record("transfer", 0.99), record("transfer", 0.5), record("transfer", 0.6)]
+    assert excess(above) == (50.0, 25.0)
+
+
+def test_without_the_model_a_claim_cannot_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(world_models, "names", list)
+    with pytest.raises(CannotRunError, match="ships no model world/t5"):
+        unseen(Context(Store(tmp_path)), Setup(), ("sentiment-1",), 0)
+    assert list(tmp_path.iterdir()) == []
