@@ -5,8 +5,8 @@ from __future__ import annotations
 from deltatune.core.cli.runner import locate
 from deltatune.modeconn.cli import COMMANDS
 
-NAMES = ["tune", "walk", "curve", "mix", "plane", "cartography combine", "distance", "reproduce"]
+NAMES = ["tune", "grid", "walk", "curve", "mix", "plane", "cartography record", "cartography combine", "distance", "report"]
 
 
 def test_the_published_procedures_are_commands():
-    assert [name for name in NAMES if locate(COMMANDS, name.split())[0] != name.split()] == []
+    assert [name for name in [*NAMES, "reproduce"] if locate(COMMANDS, name.split())[0] != name.split()] == []

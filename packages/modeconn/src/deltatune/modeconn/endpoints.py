@@ -13,6 +13,7 @@ from torch import Tensor
 from deltatune.core import peft_format
 from deltatune.core.backbone import Backbone, BackboneConfig, Device
 from deltatune.core.checkpoint import ABOUT, CONFIG, Saved, base_record
+from deltatune.core.cli.tune import tuning_like
 from deltatune.core.combining import require_one_space
 from deltatune.core.data import Task
 from deltatune.core.delta import Full, Head, LoRA, Tuned, attach
@@ -22,7 +23,7 @@ from deltatune.core.formats import Format
 from deltatune.core.loading import load_backbone
 from deltatune.core.paths import End, end_of
 from deltatune.core.reuse import TunedRun, open_run
-from deltatune.core.tune_config import TaskChoice
+from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.weights import Weights
 from deltatune.modeconn.alignment import aligned, product_ends
 
@@ -272,6 +273,24 @@ def require_runs(paths: Sequence[Path], model: str | None) -> list[TunedRun]:
     runs = [open_end(path, model) for path in paths]
     require_different(runs)
     return runs
+
+
+def named(task: str) -> str:
+    """A short name of a task for figures, tables and folders: of a task file its stem."""
+    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
+
+
+def tuned_like(run: TunedRun, model: str | None, options: dict[str, Any]) -> TuneConfig:
+    """The configuration for training something between ends like `run`: its deltas, task and sample where `options` say nothing.
+
+    Raises:
+        DeltatuneError: as `tuning_like`.
+    """
+    base = model or (run.settings.get("backbone") or {}).get("model") or run.saved.base["name"]
+    config = tuning_like(run, {"model": base, **options})
+    choice = run.task_choice(options.get("task"), options.get("data_dir"))
+    given = {name: options[name] for name in ("max_train", "max_dev", "max_test", "shots") if options.get(name) is not None}
+    return replace(config, task=replace(choice, max_length=config.task.max_length, half=options.get("half"), **given))
 
 
 def describe(path: Path) -> str:

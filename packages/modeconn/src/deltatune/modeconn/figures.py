@@ -28,6 +28,7 @@ def save(path: Path, draw: Callable[[Figure], None], size: tuple[float, float] =
 
 
 Curve = Mapping[str, Any]
+_LABEL = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
 
 
 def draw_profile(figure: Figure, records: Sequence[Curve], title: str = "") -> None:
@@ -86,7 +87,7 @@ def draw_plane(figure: Figure, records: Sequence[Curve], corners: Sequence[tuple
         figure.colorbar(shown, ax=axes, label="loss" if what == "loss" else records[0]["metric"])
         for (x, y), name in zip(corners, names, strict=True):
             axes.plot(x, y, marker="o", color="white", markeredgecolor="black")
-            axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color="white")
+            axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, bbox=_LABEL)
         axes.set_xlabel("distance along the first axis")
         axes.set_ylabel("along the second")
 

@@ -10,14 +10,24 @@ from deltatune.core import checkpoint
 from deltatune.core.cli.results import Found, Kept
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
-from deltatune.core.cli.tune import Tracker, tune_and_show, tuning, tuning_like
+from deltatune.core.cli.tune import Tracker, tune_and_show, tuning
 from deltatune.core.paths import end_of
 from deltatune.modeconn import figures
 from deltatune.modeconn.bending import Begin, Bend
 from deltatune.modeconn.bookkeeping import places
 from deltatune.modeconn.commands.shown import PROGRAM, show_path
 from deltatune.modeconn.curves import EVEN_VALIDATION, Kind, curve
-from deltatune.modeconn.endpoints import Where, describe, identity, in_one_space, require_runs, scene, tasks_of, transformed
+from deltatune.modeconn.endpoints import (
+    Where,
+    describe,
+    identity,
+    in_one_space,
+    named,
+    require_runs,
+    scene,
+    transformed,
+    tuned_like,
+)
 from deltatune.modeconn.sweeps import Limits, best_of, measure, records, statistics, write
 
 # What the two ends decide themselves.
@@ -78,21 +88,19 @@ def curve_(
     runs = transformed(given, align, False)
     device = options.get("device") or "auto"
     where = Where((model, model), device, False)
-    base = model or (runs[0].settings.get("backbone") or {}).get("model") or runs[0].saved.base["name"]
-    config = tuning_like(runs[0], {"model": base, "max_length": max_length, **options})
+    config = tuned_like(runs[0], model, {"max_length": max_length, **options})
     ends = in_one_space(runs, where)
     ids = [identity(run) for run in given]
     spots = tuple(validate_at or EVEN_VALIDATION)
     method = Bend(*ends, ids, out_dir, kind, bends, begin, begin_std, begin_seed, draws, reduction, spots)
     tune_and_show(config, out_dir, {"command": f"{PROGRAM} curve", "tag": tag}, config_yaml, overwrite, log_with, method)
     controls = [checkpoint.read(out_dir / "controls" / str(number + 1)) for number in range(bends)]
-    [(choice, own)] = tasks_of([runs[0]], [config.task.task], config.task.data_dir)
-    limits = Limits("eval", config.task.max_dev, config.task.max_test)
+    choice, limits = replace(config.task, half=None), Limits("eval")
     shape, settings = curve(kind, bends), {"controls": [control.digest for control in controls], "ends": ids, "points": points}
-    settings |= {"limits": vars(limits), "kind": kind, "task": choice.task}
+    settings |= {"kind": kind, "task": config.identity()["task"]}
 
     def work() -> Found:
-        stage = scene([replace(runs[0], saved=replace(runs[0].saved, weights=dict(ends[0])))], choice, own, where)
+        stage = scene([replace(runs[0], saved=replace(runs[0].saved, weights=dict(ends[0])))], choice, None, where)
         parts = []
         for weights in (ends[0], *(control.weights for control in controls), ends[1]):
             stage.tuned.load(weights)
@@ -100,9 +108,9 @@ def curve_(
         rows = measure(stage, places(points), limits, out_dir / "sweep" / "state", parts, shape)
         metric = stage.form.metric
         found = statistics(rows, metric, parts, shape) | {"metric": metric, "points": points}
-        found |= write(rows, out_dir / "sweep", choice.task, metric) | {"best": best_of(rows, metric)}
+        found |= write(rows, out_dir / "sweep", named(choice.task), metric) | {"best": best_of(rows, metric)}
         kept = records(rows, {"task": choice.task, "left": describe(left), "right": describe(right), "curve": kind}, metric)
-        title = f"{kind} of {bends} bend{'s' * (bends > 1)} from {describe(left)} to {describe(right)} on {choice.task}"
+        title = f"{kind} of {bends} bend{'s' * (bends > 1)} from {describe(left)} to {describe(right)} on {named(choice.task)}"
         figures.save(out_dir / "sweep/figures/profile.png", lambda figure: figures.draw_profile(figure, kept, title))
         return {"paths": {choice.task: found}}, kept
 

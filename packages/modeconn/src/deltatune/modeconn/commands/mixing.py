@@ -13,13 +13,13 @@ from deltatune.core.cli.output import output
 from deltatune.core.cli.results import Found, Kept, show_scores
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
-from deltatune.core.cli.tune import tuning, tuning_like
+from deltatune.core.cli.tune import tuning
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.tuning import tune_to
 from deltatune.modeconn.commands.bending import OF_THE_ENDS
 from deltatune.modeconn.commands.shown import PROGRAM
-from deltatune.modeconn.endpoints import Where, identity, in_one_space, require_runs, transformed
+from deltatune.modeconn.endpoints import Where, identity, in_one_space, require_runs, transformed, tuned_like
 from deltatune.modeconn.mixing import By
 from deltatune.modeconn.mixture import Mixture
 
@@ -63,8 +63,7 @@ def mix(
     """
     given = require_runs((left, right), model)
     runs = transformed(given, align, False)
-    base = model or (runs[0].settings.get("backbone") or {}).get("model") or runs[0].saved.base["name"]
-    config = tuning_like(runs[0], {"model": base, "max_length": max_length, **options})
+    config = tuned_like(runs[0], model, {"max_length": max_length, **options})
     rates = lrs or ([config.train.optimizer.lr] if config.train.optimizer.lr else [0.1, 0.05])
     ids = [identity(run) for run in given]
     ends = in_one_space(runs, Where((model, model), options.get("device") or "auto", False))
@@ -93,4 +92,4 @@ def mix(
     for name, share in facts["share_of_left"].items():
         table.add_row(name, f"{share:.3f}")
     output().print(table)
-    output().print(f"{facts['tried']} learning rates tried; chosen on dev: {facts['lr']:g}; kept in {out_dir}", soft_wrap=True)
+    output().print(f"learning rates tried: {facts['tried']}; chosen on dev: {facts['lr']:g}; kept in {out_dir}", soft_wrap=True)

@@ -17,6 +17,7 @@ from deltatune.core.files import read_json, write_text
 from deltatune.core.run import read_records
 from deltatune.modeconn import figures
 from deltatune.modeconn.commands.shown import PROGRAM, SPLITS
+from deltatune.modeconn.endpoints import named
 
 Rows = list[dict[str, Any]]
 
@@ -49,8 +50,8 @@ def report(paths: list[Path], out_dir: Path, config_yaml: SavedConfig, tag: str 
             for figure in sorted((folder / "figures").glob("*.png")):
                 text += [
                     "",
-                    f"## {folder.name}: {figure.stem}",
-                    f"![{figure.stem} of {folder.name}]({_relative(figure, out_dir)})",
+                    f"## {_name(folder)}: {figure.stem}",
+                    f"![{figure.stem} of {_name(folder)}]({_relative(figure, out_dir)})",
                 ]
         write_text(out_dir / "report.md", "\n".join(text) + "\n")
         return {"barriers": lines}, [{"kind": "barrier", **line} for line in lines]
@@ -81,7 +82,7 @@ def _barriers(folder: Path, facts: Mapping[str, Any]) -> Rows:
         {
             "path": _name(folder),
             "shape": shape,
-            "task": task,
+            "task": named(task),
             "split": split,
             "barrier": found[split]["loss"]["barrier"],
             "drop": found[split]["score"]["drop"],
@@ -114,9 +115,9 @@ def _profiles(folders: Sequence[Path], facts: Sequence[Mapping[str, Any]], out_d
     text = []
     for (task, shape, split), pairs in groups.items():
         if len(pairs) > 1:
-            name = f"{task.replace('/', '-').replace(os.sep, '-')}-{shape}-{split}.png"
+            name = f"{named(task).replace('/', '-')}-{shape}-{split}.png"
             figures.save(out_dir / "figures" / name, lambda figure, p=pairs, s=split: figures.draw_pairs(figure, p, s))
-            text += [f"![{shape} on {task}, {split}, {len(pairs)} pairs](figures/{name})", ""]
+            text += [f"![{shape} on {named(task)}, {split}, {len(pairs)} pairs](figures/{name})", ""]
     return text
 
 

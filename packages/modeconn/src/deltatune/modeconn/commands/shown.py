@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from deltatune.core.cli.output import output
+from deltatune.modeconn.endpoints import named
 from deltatune.modeconn.profiles import TOLERANCE
 
 PROGRAM = "deltatune-modeconn"
@@ -18,7 +19,8 @@ SPLITS = ("dev", "test", "train")
 def show_path(paths: Mapping[str, Mapping[str, Any]], out_dir: Path, what: str = "points in") -> None:
     """A table of barriers and drops, then what is best and what becomes of the examples."""
     console = output()
-    for task, found in paths.items():
+    for full, found in paths.items():
+        task = named(full)
         if "groups" in found:
             _show_groups(task, found)
             continue

@@ -1,0 +1,221 @@
+"""What the claims share: tuned ends on the built-in world, lines between them, and what is read off."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.resources import as_file, files
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from deltatune.core.claims import CannotRunError, Context, Gate
+
+if TYPE_CHECKING:
+    from deltatune.core.claims.context import SharedRun
+    from deltatune.core.tune_config import TuneConfig
+
+BASE = "world/m0"
+SNAPSHOTS = {"world/m0@400": 400, "world/m0@1200": 1200, BASE: 3000}
+TASK, OTHER_DOMAIN, OTHER_TASK = "world/inference-0", "world/inference-1", "world/sentiment-0"
+TRAIN, UPDATES, BATCH, POINTS = 1000, 300, 16, 11
+CURVE_UPDATES, MIX_UPDATES = 1000, 200
+RATES = {"Houlsby": 3e-3, "Full": 5e-4}
+Kind = Literal["Houlsby", "Full"]
+SETTINGS: dict[str, Any] = {
+    "task": TASK,
+    "train": TRAIN,
+    "updates": UPDATES,
+    "batch": BATCH,
+    "points": POINTS,
+    "rates": RATES,
+} | {"curve": CURVE_UPDATES, "mix": MIX_UPDATES}
+
+
+def need_models(*bases: str) -> None:
+    """Say "not run" where the package comes without its pre-trained models.
+
+    Raises:
+        CannotRunError: one of `bases` is not there.
+    """
+    from deltatune.core.errors import DeltatuneError
+    from deltatune.core.loading import resolve
+
+    with as_file(files("deltatune.core.world")) as folder:
+        if not any(folder.rglob("*.safetensors")):
+            raise CannotRunError("this version of deltatune ships no pre-trained models of the built-in world")
+    for base in bases or (BASE,):
+        try:
+            resolve(base)
+        except DeltatuneError as error:
+            raise CannotRunError(f"{base} is not among the models of the built-in world: {error}") from error
+
+
+def config(kind: Kind, init_seed: int, data_seed: int, base: str = BASE, task: str = TASK, **changes: Any) -> TuneConfig:
+    """One run, asked by prompt: no head, so that tasks differ in nothing but what is asked.
+
+    Args:
+        kind: adapters of width 8, or fine-tuning.
+        init_seed: of the adapters' initial values.
+        data_seed: of the order of examples and of dropout.
+        base: the pre-trained model.
+        task: what is tuned.
+        changes: `lr` and `batch` as factors, `half`, `steps`, `snapshots`, `std` of the initial values.
+    """
+    from deltatune.core.backbone import BackboneConfig
+    from deltatune.core.delta import Full, Houlsby
+    from deltatune.core.optim import OptimizerConfig
+    from deltatune.core.train_config import TrainConfig
+    from deltatune.core.tune_config import TaskChoice, TuneConfig
+
+    delta = Houlsby(width=8, bias=False, init_std=changes.get("std", 0.02)) if kind == "Houlsby" else Full()
+    optimizer = OptimizerConfig(lr=RATES[kind] * changes.get("lr", 1.0), schedule="constant")
+    train = TrainConfig(
+        optimizer,
+        steps=changes.get("steps", UPDATES),
+        batch_size=int(BATCH * changes.get("batch", 1)),
+        select="last",
+        eval_every=changes.get("steps", UPDATES),
+        snapshots=changes.get("snapshots"),
+        data_seed=data_seed,
+        dropout_seed=data_seed,
+    )
+    choice = TaskChoice(task, max_train=TRAIN, half=changes.get("half"))
+    return TuneConfig(BackboneConfig(base, form="prompt"), choice, (delta,), train, init_seed=init_seed)
+
+
+def end(context: Context, *args: Any, **changes: Any) -> SharedRun:
+    """The run of `config(...)`, tuned once for all claims."""
+    return context.tuned(config(*args, **changes))
+
+
+Line = dict[str, Any]
+
+
+def line(
+    context: Context, left: Path, right: Path, tasks: Sequence[str] = (TASK,), align: bool = False,
+    split: str = "eval", points: int = POINTS,
+) -> dict[str, Line]:  # fmt: skip
+    """The straight line between two runs, by task: for each split `loss` and `value` at each place, and the distance.
+
+    Of the training examples also `zero_list` and `one_list` at each point. Kept under the digests of the ends.
+    """
+    from deltatune.core.reuse import open_run
+    from deltatune.modeconn.endpoints import identity
+
+    ends = [identity(open_run(path))["digest"] for path in (left, right)]
+    key = {"line": ends, "tasks": list(tasks), "align": align, "split": split, "points": points}
+    found: dict[str, Line] = context.store.get(key, partial(_line, (left, right), tasks, align, split, points))
+    return found
+
+
+def _line(paths: tuple[Path, Path], tasks: Sequence[str], align: bool, split: Any, points: int) -> dict[str, Line]:
+    from deltatune.core.reuse import open_run
+    from deltatune.modeconn.bookkeeping import places, transitions
+    from deltatune.modeconn.endpoints import Where, is_whole, scene, tasks_of, transformed
+    from deltatune.modeconn.sweeps import Limits, gram, measure, of_split, splits_of
+
+    runs = transformed([open_run(path) for path in paths], align, False)
+    found: dict[str, Line] = {}
+    for choice, own in tasks_of(runs, tasks, None):
+        stage = scene(runs, choice, own, Where((None, None), "cpu", is_whole(runs, "auto")))
+        with tempfile.TemporaryDirectory() as state:
+            rows = measure(stage, places(points), Limits(split, max_train=TRAIN), Path(state))
+        by_split: Line = {"x": places(points), "distance": gram(stage.ends)[-1][-1] ** 0.5}
+        for name in splits_of(rows):
+            own_rows = of_split(rows, name)
+            by_split[name] = {"loss": [r.loss for r in own_rows], "value": [r.value for r in own_rows]}
+            if name == "train":
+                by_split[name]["lists"] = transitions([r.per_example or [] for r in own_rows], changes=False)
+        found[choice.task] = by_split
+        stage.tuned.detach()
+    return found
+
+
+def barrier(found: Mapping[str, Any], split: str = "dev") -> float:
+    """The loss barrier above the chord."""
+    from deltatune.modeconn.profiles import profile
+
+    return profile(found["x"], found[split]["loss"]).barrier
+
+
+def drop(found: Mapping[str, Any], split: str = "dev") -> float:
+    """The drop of the score below the chord, in points."""
+    from deltatune.modeconn.profiles import profile
+
+    return 100 * profile(found["x"], found[split]["value"]).drop
+
+
+def seeds_line(context: Context, kind: Kind, seed: int, what: Literal["init", "order", "both"], **more: Any) -> Line:
+    """The line between two runs that differ in their initial values, in their order of data, or in both."""
+    align = more.pop("align", False)
+    other = {"init": (seed + 1000, seed), "order": (seed, seed + 1000), "both": (seed + 1000, seed + 1000)}[what]
+    left, right = end(context, kind, seed, seed, **more), end(context, kind, *other, **more)
+    return line(context, left.path, right.path, align=align)[TASK]
+
+
+def ends_of(*lines: Line, split: str = "dev") -> dict[str, float]:
+    """The gates: how far the ends of all lines are above chance (a third), and apart from each other, in points."""
+    scores = [(100 * found[split]["value"][0], 100 * found[split]["value"][-1]) for found in lines]
+    return {
+        "above_chance": fmean(min(pair) for pair in scores) - 100 / 3,
+        "apart": fmean(abs(a - b) for a, b in scores),
+    }
+
+
+GOOD = (
+    Gate("above_chance", "the worse end of each pair scores at least 10 points above chance", at_least=10.0),
+    Gate("apart", "the two ends of a pair are on average within 2 points of each other", at_most=2.0),
+)
+
+
+def spearman(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Rank correlation; 0 where one of the two is constant."""
+    from scipy.stats import spearmanr
+
+    if len(set(xs)) < 2 or len(set(ys)) < 2:
+        return 0.0
+    return float(spearmanr(xs, ys).statistic)
+
+
+def rows_of(name: str, found: Line, split: str = "dev") -> list[dict[str, Any]]:
+    """Records of a line for figures."""
+    values = zip(found["x"], found[split]["loss"], found[split]["value"], strict=True)
+    return [
+        {"pair": name, "x": x, "loss": loss, "value": value, "split": split, "metric": "accuracy"} for x, loss, value in values
+    ]
+
+
+def kept_run(context: Context, key: Mapping[str, Any], make: Callable[[Path], Any]) -> Path:
+    """A folder that is made once for all claims."""
+    return context.store.folder(key, make)
+
+
+def tune_between(context: Context, left: Path, right: Path, what: str, train: Mapping[str, Any], **settings: Any) -> Path:
+    """A learned curve (`what` "curve") or mixture ("mix") between two runs, as a run folder in the store."""
+    from deltatune.core.reuse import open_run
+    from deltatune.core.tuning import tune_to
+    from deltatune.modeconn.bending import Bend
+    from deltatune.modeconn.endpoints import identity
+    from deltatune.modeconn.mixture import Mixture
+
+    runs = [open_run(path) for path in (left, right)]
+    ids = [{"digest": identity(run)["digest"]} for run in runs]
+    first, ends = runs[0], [run.saved.weights for run in runs]
+    deltas = first.saved.configs
+    one = config("Full" if type(deltas[0]).__name__ == "Full" else "Houlsby", 0, int(train["data_seed"]))
+    optimizer = replace(one.train.optimizer, lr=train["lr"], max_grad_norm=None)
+    one = replace(
+        one, deltas=deltas, train=replace(one.train, optimizer=optimizer, steps=train["steps"], **train.get("more", {}))
+    )
+
+    def make(target: Path) -> None:
+        method = (
+            Bend(ends[0], ends[1], ids, target, **settings) if what == "curve" else Mixture(ends[0], ends[1], ids, **settings)
+        )
+        tune_to(one, target, {"command": "deltatune reproduce", "tag": "reproduce"}, "# See run.json.\n", method=method)
+
+    key = {what: ids, "train": dict(train), "settings": settings, "run": one.identity()}
+    return kept_run(context, key, make)
