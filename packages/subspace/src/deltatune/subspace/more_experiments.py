@@ -24,7 +24,7 @@ RESOLUTION = 6
 
 
 def chance_cells(records: Records) -> Records:
-    """The optimized and transferred solutions whose score cannot be told from chance."""
+    """The optimized and transferred solutions whose score, a share of examples, cannot be told from chance."""
     return [
         record
         for record in records

@@ -128,7 +128,7 @@ def _chance_cells(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         if record["kind"] in ("optimization", "transfer") and record["value"] is not None:
             value, level = record["value"], record["chance"]
-            if near_chance(value, level, record["n"]):
+            if record["stderr"] is not None and near_chance(value, level, record["n"]):
                 where = f"{record['task']}: {record['source']} to {record['target']}"
                 ratio = "" if record["relative"] is None else f", relative {record['relative']:.1f}%"
                 yield f"{where}: {100 * value:.1f} beside chance {100 * level:.1f}{ratio}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -118,8 +119,6 @@ def run_stage1(config: Stage1, place: Place, log_with: Tracker | None = None) ->
 
 def with_rate(train: TrainConfig, rate: float) -> TrainConfig:
     """`train` with a learning rate where it has none."""
-    from dataclasses import replace
-
     return train if train.optimizer.lr is not None else replace(train, optimizer=replace(train.optimizer, lr=rate))
 
 
