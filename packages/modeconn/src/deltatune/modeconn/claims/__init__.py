@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltatune.core.claims import Claim, Control, Figure, Gate
 from deltatune.modeconn.claims import experiments as run
-from deltatune.modeconn.claims.bench import GOOD, SETTINGS
+from deltatune.modeconn.claims.bench import GOOD, SETTINGS, TEXT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -31,7 +32,7 @@ def _draw_lines(figure: Canvas, records: list[dict[str, Any]]) -> None:
 _LINES = (Figure("lines", "Mean dev loss over seeds along each kind of path.", _draw_lines),)
 _claim = partial(Claim, paper="modeconn", settings=SETTINGS)
 
-CLAIMS = (
+_ENCODER = (
     _claim(
         id="C1",
         statement="Initial values matter: the barrier between adapters that differ in them is larger than with another order",
@@ -208,5 +209,27 @@ CLAIMS = (
         unit="correlation",
         tier="headline",
         cost=30.0,
+    ),
+)
+
+# The same on the text-to-text model.
+_ON_TEXT = {
+    "C1": run.initialisation_matters,
+    "C2": run.fine_tuning_is_straighter,
+    "C12": run.points_beat_both_ends,
+}
+
+CLAIMS = (
+    *_ENCODER,
+    *(
+        replace(
+            claim,
+            id=f"{claim.id}-t5",
+            run=partial(_ON_TEXT[claim.id], base=TEXT),
+            settings={**SETTINGS, "base": TEXT},
+            tier="all",
+        )
+        for claim in _ENCODER
+        if claim.id in _ON_TEXT
     ),
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deltatune.core.claims.context import SharedRun
     from deltatune.core.tune_config import TuneConfig
 
-BASE = "world/m0"
+BASE, TEXT = "world/m0", "world/t5"
 SNAPSHOTS = {"world/m0@400": 400, "world/m0@1200": 1200, BASE: 3000}
 TASK, OTHER_DOMAIN, OTHER_TASK = "world/inference-0", "world/inference-1", "world/sentiment-0"
 TRAIN, UPDATES, BATCH, POINTS = 1000, 300, 16, 11
@@ -54,7 +54,7 @@ def need_models(*bases: str) -> None:
 
 
 def config(kind: Kind, init_seed: int, data_seed: int, base: str = BASE, task: str = TASK, **changes: Any) -> TuneConfig:
-    """One run, asked by prompt: no head, so that tasks differ in nothing but what is asked.
+    """One run, asked by prompt or as text: no head, so that tasks differ in nothing but what is asked.
 
     Args:
         kind: adapters of width 8, or fine-tuning.
@@ -83,7 +83,9 @@ def config(kind: Kind, init_seed: int, data_seed: int, base: str = BASE, task: s
         dropout_seed=data_seed,
     )
     choice = TaskChoice(task, max_train=TRAIN, half=changes.get("half"))
-    return TuneConfig(BackboneConfig(base, form="prompt"), choice, (delta,), train, init_seed=init_seed)
+    return TuneConfig(
+        BackboneConfig(base, form="text" if base.startswith(TEXT) else "prompt"), choice, (delta,), train, init_seed=init_seed
+    )
 
 
 def end(context: Context, *args: Any, **changes: Any) -> SharedRun:

@@ -31,21 +31,21 @@ from deltatune.modeconn.claims.bench import (
 )
 
 
-def initialisation_matters(context: Context, seed: int) -> Effects:
+def initialisation_matters(context: Context, seed: int, base: str = BASE) -> Effects:
     """C1: adapters that differ in their initial values against adapters that differ in the order of data."""
-    need_models()
-    init, order = (seeds_line(context, "Houlsby", seed, what) for what in ("init", "order"))
-    matched = seeds_line(context, "Houlsby", seed, "init", align=True)
+    need_models(base)
+    init, order = (seeds_line(context, "Houlsby", seed, what, base=base) for what in ("init", "order"))
+    matched = seeds_line(context, "Houlsby", seed, "init", align=True, base=base)
     records = [*rows_of("init", init), *rows_of("order", order), *rows_of("init, aligned", matched)]
     return Effects(barrier(init) - barrier(order), {"aligned": barrier(matched) - barrier(order)}, ends_of(init, order), records)
 
 
-def fine_tuning_is_straighter(context: Context, seed: int) -> Effects:
+def fine_tuning_is_straighter(context: Context, seed: int, base: str = BASE) -> Effects:
     """C2: fine-tuning against adapters, both with two seeds."""
-    need_models()
-    full, adapter = (seeds_line(context, kind, seed, "both") for kind in ("Full", "Houlsby"))  # type: ignore[arg-type]
-    matched = seeds_line(context, "Houlsby", seed, "both", align=True)
-    shared = seeds_line(context, "Houlsby", seed, "order")
+    need_models(base)
+    full, adapter = (seeds_line(context, kind, seed, "both", base=base) for kind in ("Full", "Houlsby"))  # type: ignore[arg-type]
+    matched = seeds_line(context, "Houlsby", seed, "both", align=True, base=base)
+    shared = seeds_line(context, "Houlsby", seed, "order", base=base)
     controls = {"aligned": barrier(matched) - barrier(full), "shared": barrier(adapter) - barrier(shared)}
     records = [*rows_of("fine-tuning", full), *rows_of("adapters", adapter), *rows_of("adapters, aligned", matched)]
     return Effects(barrier(adapter) - barrier(full), controls, ends_of(full, adapter), records)
@@ -238,12 +238,12 @@ def hard_examples_are_forgotten(context: Context, seed: int) -> Effects:
     return Effects(100 * gaps["confidence"], {"correctness": 100 * gaps["correctness"]}, {"forgotten": float(forgotten)}, [gaps])
 
 
-def points_beat_both_ends(context: Context, seed: int) -> Effects:
+def points_beat_both_ends(context: Context, seed: int, base: str = BASE) -> Effects:
     """C12: the gain on test of the point that is best on dev over the end that is better on dev."""
-    need_models()
+    need_models(base)
     gains, losses, lines, records = [], [], [], []
     for kind, what in (("Full", "both"), ("Full", "order"), ("Houlsby", "order")):
-        found = seeds_line(context, kind, seed, what)  # type: ignore[arg-type]
+        found = seeds_line(context, kind, seed, what, base=base)  # type: ignore[arg-type]
         dev, test = found["dev"]["value"], found["test"]["value"]
         best, better = dev.index(max(dev)), 0 if dev[0] >= dev[-1] else len(dev) - 1
         gains.append(100 * (test[best] - test[better]))
