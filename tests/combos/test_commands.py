@@ -79,6 +79,7 @@ def test_a_stage_changes_its_own_tensors_alone(few, command, tmp_path):
     last = checkpoint.read(tmp_path / "seq").weights
     assert all(torch.equal(value, last[name]) for name, value in checkpoint.read(tmp_path / "seq/3-bias").weights.items())
     assert "adapter" in said
+    assert (tmp_path / "seq/curve.png").stat().st_size > 1000
     assert facts["stages"][0]["trainable"].keys() == {"Houlsby"}
     assert "finished already" in command("sequence", "--stages", "[adapter, prompt, bias]", *words, "--out_dir", tmp_path / "seq")
 
@@ -139,7 +140,7 @@ def test_a_template_shown(task, command, refused):
     assert "[CLS]|[P1]|[P2]|" in said
     assert ">>[MASK]<<" in said
     line = refused("template", "show", "--model", task.with_name("model"), "--task", task, "--template", "*cls**sent_0**maks*")
-    assert "template character 14: unknown piece '*maks*'" in line
+    assert "template character 15: unknown piece '*maks*'" in line
     line = refused(
         "template",
         "show",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def show(rows: Sequence[Row], rule: Rule) -> None:
     for (task, template, methods), one in chosen.items():
         if one.border is not None:
             console.print(
-                f"note: {task}, {template}, {methods}: the {one.border} rate that was tried was best; widen --rates",
+                f"note: {task}, {template}, {methods}: the {one.border} rate that was tried was chosen; widen --rates",
                 soft_wrap=True,
             )
 
@@ -106,8 +107,11 @@ def _show_difference(rows: Sequence[Row]) -> None:
     table = Table(
         "template", "methods", "by test", "by dev", "difference", title="average over tasks, by what the rate was chosen"
     )
-    for template, methods in dict.fromkeys((template, methods) for _, template, methods in by["test"]):
+    templates = dict.fromkeys(template for _, template, _ in by["test"])
+    for template, methods in product(templates, columns_of(by["test"])):
         places = [place for place in by["test"] if place[1:] == (template, methods)]
+        if not places:
+            continue
         test, dev = (100 * sum(by[rule][place].mean for place in places) / len(places) for rule in by)
         table.add_row(template, methods, f"{test:.1f}", f"{dev:.1f}", f"{test - dev:+.1f}")
     output().print(table)

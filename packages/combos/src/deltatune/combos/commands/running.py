@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from deltatune.combos.combination import Combination, Sizes
+from deltatune.combos.commands.figures import draw_sequence
 from deltatune.combos.methods import Dropout, RegressionLoss
 from deltatune.combos.plans import Handover, Plan, carry_out, gap_of
 from deltatune.core.cli.output import output
@@ -18,6 +19,7 @@ from deltatune.core.cli.sharing import sharing
 from deltatune.core.cli.tune import tuning
 from deltatune.core.delta import BitFit
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.run import read_records
 
 PROGRAM = "deltatune-combos"
 OF_THE_DELTA = ("delta", "also", "start", "other_base", "half")
@@ -110,7 +112,7 @@ def sequence(
     """Tune one method after another; what was tuned before stays in the model, frozen.
 
     Each stage has --train.steps updates, an optimizer and a schedule of its own, and a folder below OUT_DIR; its best and its
-    last weights are kept. OUT_DIR/delta is the last stage's best. A soft prompt stands in the template from the first stage on.
+    last weights are kept. OUT_DIR/delta is the last stage's best, OUT_DIR/curve.png the dev score over all updates. A soft prompt stands in the template from the first stage on.
 
     Args:
         stages: the methods in their order, such as [adapter, prompt, bias]; a stage may be several, joined by +.
@@ -134,7 +136,16 @@ def sequence(
         cells = [_number(best), _number(stage["last_dev"]), f"{stage['train_seconds']:.1f}"]
         table.add_row(str(number), stage["methods"], trained, str(stage["step"]), *cells)
     output().print(table)
+    _draw(plan, out_dir)
     _show(facts, out_dir)
+
+
+def _draw(plan: Plan, out_dir: Path) -> None:
+    """`curve.png`: dev score over all updates."""
+    points = [(row["step"], row["value"]) for row in read_records(out_dir) if row["kind"] == "curve" and row["value"] is not None]
+    steps = plan.config.train.steps
+    ends = [steps * number for number in range(1, len(plan.combination.stages))]
+    draw_sequence({str(plan.combination): points}, ends, out_dir / "curve.png")
 
 
 def _number(value: float | None) -> str:
