@@ -87,8 +87,7 @@ class Plan:
         methods = self.combination.upto(number)
         config = self.config
         if self.in_template:
-            one = {"max_train": 1, "max_dev": 1, "max_test": 1}
-            task = replace(config.task, shots=None, **one).load()
+            task = replace(config.task, shots=None, max_train=1, max_dev=1, max_test=1).load()
             place = self.sizes.prompt_place if "prompt" in methods else None
             config = replace(
                 config, task=replace(config.task, template=template_text(task.config, texts_of(task), self.template, place))

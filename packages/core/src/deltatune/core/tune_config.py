@@ -76,9 +76,10 @@ class TaskChoice:
         return task if self.shots is None else few_shots(task, self.shots, self.sample_seed)
 
     def _whole(self) -> Task:
-        sizes = {"max_train": self.max_train, "max_dev": self.max_dev, "max_test": self.max_test}
         asked = {name: value for name in ASKING if (value := getattr(self, name)) is not None}
-        return load_task(self.task, self.data_dir, **sizes, change=asked)
+        return load_task(
+            self.task, self.data_dir, max_train=self.max_train, max_dev=self.max_dev, max_test=self.max_test, change=asked
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -27,6 +28,11 @@ TEMPLATES = ("manual", "none")
 
 def _mean(context: Context, seed: int, methods: str, template: str = "manual", **settings: Any) -> float:
     return fmean(scores(context, seed, methods, template, **settings).values())
+
+
+def _best(values: Mapping[str, float]) -> str:
+    """The name of the greatest value, the first of equal ones."""
+    return max(values, key=lambda name: values[name])
 
 
 def _gates(best: float) -> dict[str, float]:
@@ -71,7 +77,7 @@ def combining_helps(context: Context, seed: int) -> Effects:
     need_models()
     dev = {name: _mean(context, seed, name, split="dev") for name in (*SINGLES, *MIXED)}
     test = {name: _mean(context, seed, name) for name in (*SINGLES, *MIXED)}
-    by_dev = {kind: max(names, key=lambda name: dev[name]) for kind, names in (("single", SINGLES), ("mixed", MIXED))}
+    by_dev = {kind: _best({name: dev[name] for name in names}) for kind, names in (("single", SINGLES), ("mixed", MIXED))}
     by_test = max(test[name] for name in MIXED) - max(test[name] for name in SINGLES)
     effect = test[by_dev["mixed"]] - test[by_dev["single"]]
     records = [{"methods": name, "dev": dev[name], "test": test[name]} for name in dev]
@@ -106,8 +112,8 @@ def best_differs(context: Context, seed: int) -> Effects:
     need_models()
     names = (*SINGLES, *MIXED)
     dev, test = ({name: scores(context, seed, name, split=split) for name in names} for split in ("dev", "test"))
-    common = max(names, key=lambda name: fmean(dev[name].values()))
-    own = {task: max(names, key=lambda name, task=task: dev[name][task]) for task in TASKS}  # type: ignore[misc]
+    common = _best({name: fmean(dev[name].values()) for name in names})
+    own = {task: _best({name: dev[name][task] for name in names}) for task in TASKS}
     shifted = dict(zip(TASKS, (*TASKS[1:], TASKS[0]), strict=True))
     gain = fmean(test[own[task]][task] - test[common][task] for task in TASKS)
     wrong = fmean(test[own[shifted[task]]][task] - test[common][task] for task in TASKS)

@@ -58,8 +58,12 @@ def planning(
     if as_published:
         dropout, regression_loss = "reference", "reference"
     config = replace(tuning(delta=BitFit(), **{**options, **_seeded(seed, options)}, form=form), deltas=())
-    limits = {"first_sentence_limit": first_sentence_limit, "other_sentence_limit": other_sentence_limit}
-    task = replace(config.task, label_words=label_words, **limits)
+    task = replace(
+        config.task,
+        label_words=label_words,
+        first_sentence_limit=first_sentence_limit,
+        other_sentence_limit=other_sentence_limit,
+    )
     return Plan(Combination(()), replace(config, task=task), template, sizes, dropout, regression_loss, train_score=train_score)
 
 
@@ -112,7 +116,8 @@ def sequence(
     """Tune one method after another; what was tuned before stays in the model, frozen.
 
     Each stage has --train.steps updates, an optimizer and a schedule of its own, and a folder below OUT_DIR; its best and its
-    last weights are kept. OUT_DIR/delta is the last stage's best, OUT_DIR/curve.png the dev score over all updates. A soft prompt stands in the template from the first stage on.
+    last weights are kept. OUT_DIR/delta is the last stage's best, OUT_DIR/curve.png the dev score over all updates. A soft prompt
+    stands in the template from the first stage on.
 
     Args:
         stages: the methods in their order, such as [adapter, prompt, bias]; a stage may be several, joined by +.
