@@ -69,6 +69,7 @@ class Bench:
     paths: list[Path] = field(default_factory=list)
     _tuned: Tuned | None = field(default=None, repr=False)
     _rows: int | None = field(default=None, repr=False)
+    _start: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _found: dict[str, Source] = field(default_factory=dict, repr=False)
     _notes: list[str] = field(default_factory=list, repr=False)
 
@@ -87,7 +88,7 @@ class Bench:
         labels = [_labels(source) for source in self._found.values()]
         head = settle(self.head, labels, task.labels, bool(tuned.head_names))
         reference = self._reference(name, task, tuned) if self.reference is not None else None
-        target = Target(tuned, form, task, budget, reference, fit_heads=head == "probe")
+        target = Target(tuned, form, task, budget, reference, head == "probe", self._start)
         return Prepared(name, target, self._found, head, (*task.notes, *self._notes))
 
     def _attached(self, rows: int) -> Tuned:
@@ -98,6 +99,8 @@ class Bench:
             first = next(iter(found.sources.values())).saved
             kinds = [config for config in first.configs if type(config).__name__ != "Head"]
             self._tuned = attach(backbone, *kinds)
+            own = self._tuned.weights()
+            self._start = {name: own[name].cpu() for name in self._tuned.head_names}
         return self._tuned
 
     def _reference(self, name: str, task: Task, tuned: Tuned) -> dict[str, Tensor]:

@@ -78,6 +78,7 @@ class Target:
         budget: which of them are looked at.
         reference: values of a delta tuned on the target, head included; None without one.
         fit_heads: fit a head for each source on the target's training examples.
+        start: values that every fitted head begins with; by default those in `tuned` now.
     """
 
     tuned: Tuned
@@ -86,20 +87,18 @@ class Target:
     budget: Budget = field(default_factory=Budget)
     reference: Mapping[str, Tensor] | None = None
     fit_heads: bool = False
+    start: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
+        if self.start is None:
+            own = self.tuned.weights()
+            self.start = {name: own[name].cpu() for name in self.tuned.head_names}
         if self.task.regression is not None and self.tuned.backbone.form != "text":
             raise DeltatuneError(
                 f"task {self.task.name} is a regression, whose values have no probabilities; give a text-to-text model"
             )
         if not getattr(self.task, self.budget.split):
             raise DeltatuneError(f"task {self.task.name} has no {self.budget.split} examples; choose another budget.split")
-
-    @cached_property
-    def start(self) -> dict[str, Tensor]:
-        """Values that every fitted head begins with."""
-        own = self.tuned.weights()
-        return {name: own[name].cpu() for name in self.tuned.head_names}
 
     @cached_property
     def features(self) -> list[Feature]:
@@ -118,12 +117,13 @@ class Target:
 
     def with_head(self, delta: Mapping[str, Tensor], head: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """A delta with the head that answers for it: `head`, or one that is fitted now, or the start's where neither is asked."""
-        if not self.start:
+        start = dict(self.start or {})
+        if not start:
             return dict(delta)
         if not self.fit_heads:
-            return {**delta, **(head or self.start)}
-        self.put({**delta, **self.start})
-        return {**delta, **probe(self.tuned, self.form, self.training, self.start)}
+            return {**delta, **(head or start)}
+        self.put({**delta, **start})
+        return {**delta, **probe(self.tuned, self.form, self.training, start)}
 
     def logits(self, batch: Batch) -> Tensor:
         """The scores of the answers: of the label words alone where the form is a prompt."""

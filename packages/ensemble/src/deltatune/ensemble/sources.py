@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -146,22 +147,34 @@ def read_sources(paths: Sequence[Path], backbone: Backbone, other_base: bool = F
 
 def _read(path: Path, backbone: Backbone) -> Source:
     saved = peft_format.import_adapter(path, backbone) if is_peft(path) else checkpoint.read(path)
+    if saved.digest is None:  # PEFT records none
+        tensors = hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in saved.weights.values()))
+        saved = replace(saved, digest=tensors.hexdigest())
     task = saved.about.get("task")
     return Source(path.name, path, saved, short(str(task)) if task else path.name)
 
 
 def _starts(every: Sequence[Source]) -> list[str]:
-    """Whether the records of the runs say that all began with equal values: averages of others mean little."""
-    seeds: dict[object, list[str]] = {}
+    """Whether the records of the runs say that all began with equal values: averages of others mean little.
+
+    Without `tune-all`, a head draws its values before the delta, so one seed and heads of other widths begin elsewhere.
+    """
+    found: dict[tuple[str, ...], str] = {}
     for source in every:
-        if not is_peft(source.path) and (known := open_run(source.path).folder / "run.json").is_file():
-            config = read_json(known).get("config", {})
-            if "init_seed" in config:
-                seeds.setdefault((config["init_seed"], str(config.get("start"))), []).append(source.name)
-    if len(seeds) < 2:
+        opened = None if is_peft(source.path) else open_run(source.path)
+        if opened is None or not (opened.folder / "run.json").is_file():
+            continue
+        config = read_json(opened.folder / "run.json").get("config", {})
+        if "init_seed" in config:
+            common = "common_start" in config.get("method", {})
+            rows = "any" if common or not source.saved.head else str(opened.num_labels)
+            found.setdefault((str(config["init_seed"]), str(config.get("start")), rows), source.name)
+    if len(found) < 2:
         return []
-    firsts = ", ".join(f"{names[0]} (seed {key[0]})" for key, names in list(seeds.items())[:3])  # type: ignore[index]
-    return [f"the sources did not begin with equal values: {firsts}; averages of them may mean little"]
+    firsts = ", ".join(f"{name} (seed {key[0]}, classes {key[2]})" for key, name in list(found.items())[:3])
+    return [
+        f"the sources did not begin with equal values: {firsts}; averages of them may mean little; `tune-all` gives one start"
+    ]
 
 
 def others(sources: dict[str, Source], target: str) -> dict[str, Source]:
