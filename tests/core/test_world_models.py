@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from deltatune.core import world, world_build, world_models
 from deltatune.core.backbone import BackboneConfig
+from deltatune.core.checkpoint import read
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 from deltatune.core.loading import load_backbone
 from deltatune.core.pretraining import Sizes, build_model
-from deltatune.core.world_build import RECIPES, build, compared
+from deltatune.core.weights import cosine
+from deltatune.core.world_build import RECIPES, SOURCES, build, compared
 
 CATALOG = read_json(world_models.CATALOG)
 MEGABYTE = 2**20
@@ -113,3 +116,23 @@ def test_the_models_are_listed(command):
     out = command("world", "models")
     assert "world/m0" in out
     assert "400 800 1200" in out
+
+
+@pytest.mark.parametrize("task", world.TASKS)
+def test_each_task_has_its_deltas_of_one_size_from_one_start(task):
+    saved = [read(Path(f"world/deltas/{task}/{kind}")) for kind in SOURCES]
+    assert {sum(tensor.numel() for tensor in found.weights.values()) for found in saved} == {11_520}
+    for found, (config, _) in zip(saved, SOURCES.values(), strict=True):
+        assert found.configs == (config,)
+        assert found.base["digest"] == CATALOG["t5"]["digest"]
+        assert found.about["task"] == f"world/{task}"
+
+
+def test_a_delta_of_the_world_scores_what_it_says(command):
+    wanted = read(Path("world/deltas/relation-1/Prefix")).about["scores"]["test"]["value"]
+    assert f"{wanted:.4f}" in command("evaluate", "--run", "world/deltas/relation-1/Prefix", "--split", "test", "--whole")
+
+
+def test_deltas_of_one_kind_and_start_are_nearer_than_their_lengths():
+    one, two = (read(Path(f"world/deltas/{task}/LoRA")).weights for task in ("relation-1", "relation-2"))
+    assert cosine(one, two) > 0.2

@@ -27,6 +27,7 @@ from deltatune.core.delta import DELTAS, DeltaConfig, Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, replacing, write_json
 from deltatune.core.weights import Weights
+from deltatune.core.world_models import delta_folder
 
 FORMAT = 1
 TENSORS, CONFIG, ABOUT = "adapter_model.safetensors", "adapter_config.json", "deltatune.json"
@@ -193,11 +194,12 @@ def require_base(saved: Saved, backbone: Backbone) -> None:
 
 
 def locate(path: Path) -> Path:
-    """The delta folder that a user's text addresses: one itself, a RUN (its `delta/`), or RUN@STEP (a snapshot).
+    """The delta folder that a text addresses: one itself, a RUN (its `delta/`), RUN@STEP (a snapshot), or one of the world.
 
     Raises:
         DeltatuneError: nothing there; the steps that exist are named.
     """
+    path = delta_folder(path)
     if (path / ABOUT).is_file():
         return path
     run, _, step = str(path).rpartition("@")

@@ -160,7 +160,7 @@ def _take(tuned: Tuned, selected: Mapping[str, Tensor], method: Method) -> dict[
 
 
 def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False,
-            log: Any = None, method: Method | None = None) -> dict[str, Any]:  # fmt: skip
+            log: Any = None, method: Method | None = None, progress: bool = True) -> dict[str, Any]:  # fmt: skip
     """Tune into a folder: resumable, never half-written; returns what `run.json` says at the end.
 
     Of the processes of a launch the first one writes; the others follow it and return the same.
@@ -173,6 +173,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
         overwrite: throw away a run that is there.
         log: called with named numbers and the number of updates.
         method: what is done otherwise than in ordinary tuning.
+        progress: show how far it is.
     """
     method = method or Method()
     settings = dict(method.settings())
@@ -198,7 +199,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
             method.hold(tuned)
             checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**known, "step": step})
 
-        hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log)
+        hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log, progress=progress)
         resume = folder.state if (folder.state / "state.pt").exists() else None
         result = tune_prepared(config, tuned, form, task, hooks, resume, method)
         seconds = {"seconds": time.perf_counter() - started, "train_seconds": result.history.seconds}

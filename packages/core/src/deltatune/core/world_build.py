@@ -51,9 +51,6 @@ SOURCES: Mapping[str, tuple[DeltaConfig, float]] = {
 }
 """The deltas of the world and their learning rates: 11,520 trained values each on `world/t5`."""
 
-DELTAS = world_models.SHELF.parent / "deltas"
-"""`TASK/KIND`: a delta folder of `world/t5`, tuned on all training examples; all of a kind from one start."""
-
 _FIRST = (0.97, 0.01, 0.01, 0.01)  # shares of the domains in the text of a base
 
 

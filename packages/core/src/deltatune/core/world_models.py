@@ -14,6 +14,9 @@ PREFIX = "world/"
 SHELF = Path(__file__).parent / "world" / "models"
 """One folder for each model, as transformers reads it; `ckpt_STEP` in it are its snapshots."""
 
+DELTAS = SHELF.parent / "deltas"
+"""`TASK/KIND`: delta folders, `world/deltas/TASK/KIND` wherever a delta is taken."""
+
 CATALOG = SHELF / "catalog.json"
 """Name -> how it was made: recipe, seed, steps, digest, scores."""
 
@@ -40,3 +43,9 @@ def folder(name: str) -> Path:
 def seed_of(name: str) -> int:
     """The seed of the initial values of `world/NAME`; those of a model that continues another are those of the first."""
     return int(read_json(CATALOG)[folder(name).name]["init_seed"])
+
+
+def delta_folder(path: Path) -> Path:
+    """The folder of `world/deltas/TASK/KIND`; another path unchanged."""
+    parts = path.parts
+    return DELTAS.joinpath(*parts[2:]) if parts[:2] == ("world", "deltas") and not path.exists() else path

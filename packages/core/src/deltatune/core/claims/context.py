@@ -51,7 +51,13 @@ class Context:
             from deltatune.core.tuning import tune_to
 
             about = {"command": "deltatune reproduce", "tag": "reproduce"}
-            tune_to(config, target, about, _CONFIG + json.dumps(config.identity(), indent=2, ensure_ascii=False) + "\n")
+            tune_to(
+                config,
+                target,
+                about,
+                _CONFIG + json.dumps(config.identity(), indent=2, ensure_ascii=False) + "\n",
+                progress=False,
+            )
 
         folder = self.store.folder({"run": config.identity()}, make)
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
