@@ -143,3 +143,23 @@ def test_refusals_are_one_line(bench, refused, tmp_path):
     few = [word if word != "16" else "8" for word in LOOK]
     line = refused("suggest", "--sources", bench / "t5/lora", "--task", "world/sentiment-2", *few, "--out_dir", tmp_path / "s")
     assert "8 training examples" in line
+
+
+def test_suggest_takes_a_folder_that_peft_wrote(models, command, refused, tmp_path):
+    import peft
+    from transformers import AutoModelForSeq2SeqLM
+
+    for seed in range(3):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            base = AutoModelForSeq2SeqLM.from_pretrained(models / "t5", dtype=torch.float32)
+            config = peft.LoraConfig(
+                task_type="SEQ_2_SEQ_LM", r=2, lora_alpha=4, target_modules=["q", "v"], init_lora_weights=False
+            )
+            peft.get_peft_model(base, config).save_pretrained(tmp_path / f"sources/adapter-{seed}")
+    words = ("--task", "world/sentiment-2", "--folds", 2, "--measures", "[loss]", "--space", "product", *LOOK)
+    assert "give it as --model" in refused("suggest", "--sources", tmp_path / "sources", *words, "--out_dir", tmp_path / "s")
+    printed = command("suggest", "--sources", tmp_path / "sources", "--model", models / "t5", *words, "--out_dir", tmp_path / "s")
+    assert "factored again" in printed
+    assert "PEFT record no digest" in printed
+    assert checkpoint.read(tmp_path / "s/start").configs[0].rank == 2
