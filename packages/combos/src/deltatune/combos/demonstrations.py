@@ -165,7 +165,7 @@ def average(logits: Tensor, samples: int) -> Tensor:
     """
     if samples < 1 or len(logits) % samples:
         raise DeltatuneError(f"{len(logits)} rows of logits are not {samples} contexts of each query")
-    return logits.unflatten(0, (samples, -1)).mean(dim=0)
+    return logits.reshape(samples, len(logits) // samples, *logits.shape[1:]).mean(dim=0)
 
 
 def template_of(sample: int, templates: Sequence[Template]) -> Template:

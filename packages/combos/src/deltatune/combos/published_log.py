@@ -104,8 +104,8 @@ def trials(entries: Iterable[Entry], task: str) -> list[Trial]:
     for entry in entries:
         if keys["dev"] not in entry:
             raise DeltatuneError(f"an entry of the log has no {keys['dev']}; ask for another task or metric")
-        scores = {split: entry.get(keys[split]) for split in ("dev", "test", "train")}
-        found.append(Trial(seed_key(entry), float(entry["learning_rate"]), scores["dev"], scores["test"], scores["train"]))
+        test, train = entry.get(keys["test"]), entry.get(keys["train"])
+        found.append(Trial(seed_key(entry), float(entry["learning_rate"]), float(entry[keys["dev"]]), test, train))
     return found
 
 

@@ -62,13 +62,13 @@ def show(
         raise DeltatuneError(f"task {task} has no {split} examples; choose another --split")
     words = dict(loaded.config.label_words)
     labels = list(words) if loaded.regression else list(loaded.labels)
+    ids = label_word_ids(words, labels, tokenizer) if words else []
+    encodings = [parsed.encode(row.texts, tokenizer, lengths, prompt_length=prompt_length) for row in rows]
     console = output()
     console.print(f"template: {parsed}", soft_wrap=True)
     if words:
-        ids = label_word_ids(words, labels, tokenizer)
         shown = (f"{label} -> {_spell(tokenizer, token)} ({token})" for label, token in zip(labels, ids, strict=True))
         console.print(f"label words: {', '.join(shown)}", soft_wrap=True)
-    encodings = [parsed.encode(row.texts, tokenizer, lengths, prompt_length=prompt_length) for row in rows]
     for row, encoding in zip(rows[:examples], encodings, strict=False):
         console.print(f"{row.id} [{row.label}] {spelled(encoding, tokenizer)}", soft_wrap=True)
     free = Lengths(10**9, first_sentence_limit, other_sentence_limit)
