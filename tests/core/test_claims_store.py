@@ -8,9 +8,9 @@ import pytest
 
 from deltatune.core.claims import Store
 from deltatune.core.claims.installed import load_claims, sources
-from deltatune.core.claims.running import cores
 from deltatune.core.cli import main as deltatune
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.pool import cores
 
 
 def test_the_store_gives_back_what_json_holds_and_keeps_nothing_of_a_failure(tmp_path):

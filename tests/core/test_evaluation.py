@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch.nn.functional import cross_entropy
 
 from deltatune.core.data import Example, TaskConfig, build_task
@@ -159,3 +161,24 @@ def test_numbers_for_a_record():
     scores = Scores(nan, "pearson", 0.5, None, 3, [1.0, 1.0, 1.0])
     assert scores.numbers() == {"value": None, "metric": "pearson", "loss": 0.5, "stderr": None, "n": 3}
     assert Scores(0.25, "accuracy", nan, 0.125, 4).numbers()["loss"] is None
+
+
+def test_further_metrics_of_the_task_are_computed_when_asked_for(asked):
+    tuned, form, examples = asked("bert-head")
+    config = replace(form.task.config, extra_metrics=("macro_f1", "matthews", "accuracy"))
+    form.task = replace(form.task, config=config)
+    scores = evaluate(tuned, form, examples)
+    truth = [form.classes[example.label] for example in examples]
+    assert scores.others == ("macro_f1", "matthews")
+    assert scores.extra["macro_f1"] == pytest.approx(f1_score(truth, scores.predictions, average="macro"))
+    assert scores.numbers()["extra"] == scores.extra
+    undefined = replace(scores, predictions=[0.0] * 5, references=[1.0] * 5, others=("pearson",))
+    assert undefined.numbers()["extra"] == {"pearson": None}
+
+
+def test_further_metrics_of_texts_have_their_names_for_texts(asked):
+    tuned, form, examples = asked("t5-text")
+    form.task = replace(form.task, config=replace(form.task.config, extra_metrics=("accuracy", "f1", "QA-F1", "EM")))
+    scores = evaluate(tuned, form, examples)
+    assert scores.others == ("ACC", "QA-F1")  # f1 scores no texts, EM is the task's own
+    assert set(scores.numbers()["extra"]) == {"ACC", "QA-F1"}

@@ -14,7 +14,7 @@ from deltatune.core.data import Example
 from deltatune.core.delta import Tuned
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.formats import Feature, Format, Prediction, TextFormat
-from deltatune.core.metrics import score
+from deltatune.core.metrics import DEFINITIONS, score
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Scores:
         n: number of examples.
         predictions: class numbers, values or texts, in the order of the examples.
         per_example: score of each example where the metric is a mean; else None.
+        references: what the predictions were compared with.
+        others: names of the metrics that are reported besides (see `extra`).
     """
 
     value: float
@@ -38,11 +40,23 @@ class Scores:
     n: int
     predictions: list[Prediction] = field(repr=False, default_factory=list)
     per_example: list[float] | None = field(repr=False, default=None)
+    references: list[Any] = field(repr=False, default_factory=list)
+    others: tuple[str, ...] = ()
+
+    @property
+    def extra(self) -> dict[str, float]:
+        """Values of `others`; computed when asked for, since an evaluation along the way needs none of them."""
+        return {name: score(name, self.predictions, self.references).value for name in self.others}
 
     def numbers(self) -> dict[str, Any]:
-        """The scores for a record; None where a number is not defined, since JSON has no nan."""
+        """The scores for a record, those of `extra` under that name; None where a number is not defined: JSON has no nan."""
         kept = {name: getattr(self, name) for name in ("value", "metric", "loss", "stderr", "n")}
-        return {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in kept.items()}
+        extra = {name: _defined(value) for name, value in self.extra.items()}
+        return {name: _defined(item) for name, item in kept.items()} | ({"extra": extra} if extra else {})
+
+
+def _defined(item: Any) -> Any:
+    return None if isinstance(item, float) and math.isnan(item) else item
 
 
 def evaluate(
@@ -59,7 +73,8 @@ def evaluate(
     """
     encoded = list(features) if features is not None else form.features(examples)
     predictions, losses = run(tuned, form, encoded, tokens)
-    found = score(form.metric, predictions, form.references(examples))
+    references = form.references(examples)
+    found = score(form.metric, predictions, references)
     loss = math.fsum(value * weight for value, weight in losses) / max(1, sum(weight for _, weight in losses))
     return Scores(
         value=found.value,
@@ -69,7 +84,18 @@ def evaluate(
         n=len(encoded),
         predictions=predictions,
         per_example=found.per_example,
+        references=references,
+        others=_others(form),
     )
+
+
+def _others(form: Format) -> tuple[str, ...]:
+    """The task's further metrics, by the names they have where texts answer; those that cannot score texts are left out."""
+    names = form.task.config.extra_metrics
+    if isinstance(form, TextFormat):
+        kinds = {name: DEFINITIONS[name] for name in names}
+        names = tuple(name for name in (n if k.inputs == "texts" else k.as_text for n, k in kinds.items()) if name)
+    return tuple(name for name in names if name != form.metric)
 
 
 def run(tuned: Tuned, form: Format, features: Sequence[Feature], tokens: int = 16384) -> tuple[list[Prediction], list[Any]]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from deltatune.core.backbone import Backbone, Device
 from deltatune.core.checkpoint import base_record
 from deltatune.core.cli.output import output, write_data
-from deltatune.core.cli.tune import row
+from deltatune.core.cli.tune import add_rows
 from deltatune.core.data import Example
 from deltatune.core.data.readers import read_lines
 from deltatune.core.errors import DeltatuneError
@@ -81,7 +81,7 @@ def evaluate(
     if task is None and not whole and (note := opened.note_on(loaded)) is not None:
         output(error=True).print(f"note: {note}", soft_wrap=True)
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
-    table.add_row(split, *row(numbers))
+    add_rows(table, split, numbers)
     output().print(table)
 
 

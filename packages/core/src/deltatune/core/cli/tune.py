@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -202,9 +202,9 @@ def forget_hosts(logs: Path) -> None:
 def _show(facts: dict[str, Any], out_dir: Path) -> None:
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
     for split, numbers in facts.get("before", {}).items():
-        table.add_row(f"{split} before", *row(numbers))
+        add_rows(table, f"{split} before", numbers)
     for split, numbers in facts["scores"].items():
-        table.add_row(split, *row(numbers))
+        add_rows(table, split, numbers)
     console = output()
     console.print(table)
     trainable = ", ".join(f"{kind} {count:,}" for kind, count in facts["trainable"].items())
@@ -214,7 +214,17 @@ def _show(facts: dict[str, Any], out_dir: Path) -> None:
         console.print(f"note: {note}", soft_wrap=True)
 
 
-def row(numbers: dict[str, Any]) -> list[str]:
+def add_rows(table: Table, split: str, numbers: Mapping[str, Any]) -> None:
+    """The row of a split in a table of scores, and below it one for each further metric of the task."""
+    table.add_row(split, *row(numbers))
+    for metric, value in numbers.get("extra", {}).items():
+        table.add_row("", metric, _shown(value))
+
+
+def row(numbers: Mapping[str, Any]) -> list[str]:
     """The cells that tables of scores share: metric, value, standard error, loss, examples."""
-    show: Callable[[Any], str] = lambda value: "" if value is None else f"{value:.4f}"  # noqa: E731
-    return [numbers["metric"], show(numbers["value"]), show(numbers["stderr"]), show(numbers["loss"]), f"{numbers['n']:,}"]
+    return [numbers["metric"], *(_shown(numbers[name]) for name in ("value", "stderr", "loss")), f"{numbers['n']:,}"]
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
