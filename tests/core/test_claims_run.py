@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,8 @@ def test_the_claims_to_run_are_chosen_by_tier_and_name(toy):
     assert [c.id for c in select(claims, False, [])] == ["C1", "C2", "C3", "C4", "C5", "C7"]
     assert len(select(claims, True, [])) == 8
     assert [c.id for c in select(claims, False, ["toy/C6", "C1"])] == ["C1", "C6"]
+    drafts = [replace(claims[0], draft=True), claims[1]]
+    assert [[c.id for c in select(drafts, every, only)] for every, only in ((True, []), (False, ["C1"]))] == [["C2"], ["C1"]]
     with pytest.raises(DeltatuneError, match=r"--only toy/c1: there is no such claim; did you mean toy/C1\?"):
         select(claims, False, ["toy/c1"])
 

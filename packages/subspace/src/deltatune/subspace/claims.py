@@ -182,6 +182,7 @@ def _line(key: str) -> Callable[[Canvas, list[dict[str, Any]]], None]:
 def _claim(number: int, statement: str, statistic: str, run: Callable[[Context, int], Effects], **more: Any) -> Claim:
     settings: Mapping[str, Any] = {"one": ONE.identity(), "several": SEVERAL.identity(), "same": SAME, "other": OTHER}
     defaults = {"controls": CONTROLS, "gates": (SOLVED,), "source": "repository tables", "settings": settings, "cost": 30.0}
+    defaults["draft"] = True
     return Claim(f"C{number}", PAPER, statement=statement, statistic=statistic, run=run, **{**defaults, **more})
 
 

@@ -118,6 +118,7 @@ class Claim:
         cost: about how many seconds one seed takes on two cores; only the estimate of the remaining time uses it.
         exact: the effect is arithmetic and has no error.
         figures: drawn from the records.
+        draft: written, but its rates and lengths are not chosen yet: only `--only` runs it.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Claim:
     cost: float = 1.0
     exact: bool = False
     figures: tuple[Figure, ...] = ()
+    draft: bool = False
 
     def __post_init__(self) -> None:
         if not self.controls:

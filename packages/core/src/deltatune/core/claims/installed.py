@@ -47,7 +47,7 @@ def load_claims(paper: str, module: str) -> tuple[Claim, ...]:
 
 
 def select(claims: Iterable[Claim], every: bool, only: Iterable[str]) -> list[Claim]:
-    """The claims to run: the headlines, all of them, or those named, whatever their tier.
+    """The claims to run: the headlines, all of them, or those named, whatever their tier and state.
 
     Args:
         claims: of all papers asked for.
@@ -66,7 +66,7 @@ def select(claims: Iterable[Claim], every: bool, only: Iterable[str]) -> list[Cl
             raise DeltatuneError(f"--only {word}: there is no such claim; {hint}")
     if names:
         return [claim for claim in claims if any(claim in found for found in names.values())]
-    return [claim for claim in claims if every or claim.tier == "headline"]
+    return [claim for claim in claims if (every or claim.tier == "headline") and not claim.draft]
 
 
 @cache

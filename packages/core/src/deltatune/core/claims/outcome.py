@@ -32,7 +32,8 @@ def outcome(claim: Claim, seeds: Sequence[int], done: Sequence[Done]) -> dict[st
     if failed or len(measured) < len(seeds):
         judgement = Judgement("not run", failed[0].error if failed else "it was interrupted")
     elif not measured:
-        judgement = Judgement("not run", "it is not one of the headlines; --all runs it")
+        draft = "it is a draft: its rates and lengths are not chosen yet; --only runs it"
+        judgement = Judgement("not run", draft if claim.draft else "it is not one of the headlines; --all runs it")
     else:
         try:
             effect, controls, gates, judgement = _judged(claim, measured)

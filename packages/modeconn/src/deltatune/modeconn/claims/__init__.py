@@ -30,7 +30,7 @@ def _draw_lines(figure: Canvas, records: list[dict[str, Any]]) -> None:
 
 
 _LINES = (Figure("lines", "Mean dev loss over seeds along each kind of path.", _draw_lines),)
-_claim = partial(Claim, paper="modeconn", settings=SETTINGS)
+_claim = partial(Claim, paper="modeconn", settings=SETTINGS, draft=True)
 
 _ENCODER = (
     _claim(
