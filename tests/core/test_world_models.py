@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -136,3 +137,21 @@ def test_a_delta_of_the_world_scores_what_it_says(command):
 def test_deltas_of_one_kind_and_start_are_nearer_than_their_lengths():
     one, two = (read(Path(f"world/deltas/{task}/LoRA")).weights for task in ("relation-1", "relation-2"))
     assert cosine(one, two) > 0.2
+
+
+def test_the_page_shows_the_scores_of_the_catalog_and_the_deltas():
+    page = (Path(__file__).parents[2] / "docs/world.md").read_text(encoding="utf-8")
+    for name, row in CATALOG.items():
+        means = [fmean(row["zero_shot"][f"{kind}-{number}"] or 0 for number in range(4)) for kind in world.KINDS]
+        assert f"{row['parameters']:,} | {' | '.join(f'{value:.2f}' for value in means)} |" in page, name
+    for name in ("m0", "m1", "m2", "m3", "other-m0", "other-m1", "other-m2", "other-m3"):
+        shown = [CATALOG[name]["zero_shot"][f"{kind}-{d}"] for kind in ("sentiment", "topic", "relation") for d in range(4)]
+        assert f"| {name} | {' | '.join(f'{value:.2f}' for value in shown)} |" in page
+    for kind in world.KINDS:
+        cells = [
+            " ".join(
+                f"{read(world_models.DELTAS / f'{kind}-{d}' / delta).about['scores']['test']['value']:.2f}" for d in range(4)
+            )
+            for delta in SOURCES
+        ]
+        assert f"| {kind} | {' | '.join(cells)} |" in page
