@@ -148,10 +148,7 @@ def test_the_page_shows_the_scores_of_the_catalog_and_the_deltas():
         shown = [CATALOG[name]["zero_shot"][f"{kind}-{d}"] for kind in ("sentiment", "topic", "relation") for d in range(4)]
         assert f"| {name} | {' | '.join(f'{value:.2f}' for value in shown)} |" in page
     for kind in world.KINDS:
-        cells = [
-            " ".join(
-                f"{read(world_models.DELTAS / f'{kind}-{d}' / delta).about['scores']['test']['value']:.2f}" for d in range(4)
-            )
-            for delta in SOURCES
-        ]
+        folders = [[world_models.DELTAS / f"{kind}-{number}" / delta for number in range(4)] for delta in SOURCES]
+        scores = [[read(folder).about["scores"]["test"]["value"] for folder in row] for row in folders]
+        cells = [" ".join(f"{score:.2f}" for score in row) for row in scores]
         assert f"| {kind} | {' | '.join(cells)} |" in page
