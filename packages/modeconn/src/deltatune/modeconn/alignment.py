@@ -94,12 +94,14 @@ def align_factors(left: Factors, right: Factors) -> Factors:
 def _rotation(product: Tensor) -> Tensor:
     """The orthogonal matrix nearest to `product` (r, r)."""
     u, _, v = torch.linalg.svd(product)
-    return u @ v
+    nearest: Tensor = u @ v
+    return nearest
 
 
 def _solve(known: Tensor, wanted: Tensor) -> Tensor:
     """The matrix X with the least |known X - wanted|; minimum norm where `known` has not full rank."""
-    return torch.linalg.pinv(known) @ wanted
+    found: Tensor = torch.linalg.pinv(known) @ wanted
+    return found
 
 
 def product_ends(left: Weights, right: Weights, config: LoRA) -> tuple[LoRA, dict[str, Tensor], dict[str, Tensor]]:

@@ -142,7 +142,7 @@ def combine(courses: Mapping[str, Course], lists: Mapping[str, Mapping[str, Sequ
 
 
 def _group(name: str, step: tuple[str, str], members: Sequence[Hardness]) -> Group:
-    means = {
+    means: dict[str, Any] = {
         key: fmean(getattr(item, key) for item in members) if members else None
         for key in ("correctness", "confidence", "variability", "turns")
     }

@@ -74,7 +74,7 @@ class Limits:
         task = scene.task
         every = {"dev": task.dev[: self.max_dev], "test": task.test[: self.max_test], "train": task.train[: self.max_train]}
         wanted = ("dev", "test") if self.split == "eval" else (self.split,)
-        found = {name: every[name] for name in wanted if every[name]}
+        found: dict[str, Sequence[Example]] = {name: every[name] for name in wanted if every[name]}
         if not found:
             raise DeltatuneError(f"task {task.name} has no {' or '.join(wanted)} examples to score a path on")
         return found

@@ -43,7 +43,7 @@ def initialisation_matters(context: Context, seed: int, base: str = BASE) -> Eff
 def fine_tuning_is_straighter(context: Context, seed: int, base: str = BASE) -> Effects:
     """C2: fine-tuning against adapters, both with two seeds."""
     need_models(base)
-    full, adapter = (seeds_line(context, kind, seed, "both", base=base) for kind in ("Full", "Houlsby"))  # type: ignore[arg-type]
+    full, adapter = (seeds_line(context, kind, seed, "both", base=base) for kind in ("Full", "Houlsby"))
     matched = seeds_line(context, "Houlsby", seed, "both", align=True, base=base)
     shared = seeds_line(context, "Houlsby", seed, "order", base=base)
     controls = {"aligned": barrier(matched) - barrier(full), "shared": barrier(adapter) - barrier(shared)}

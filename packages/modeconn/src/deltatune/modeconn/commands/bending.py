@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deltatune.core import checkpoint
+from deltatune.core.backbone import Device
 from deltatune.core.cli.results import Found, Kept
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
@@ -86,13 +87,13 @@ def curve_(
     """
     given = require_runs((left, right), model)
     runs = transformed(given, align, False)
-    device = options.get("device") or "auto"
+    device: Device = options.get("device") or "auto"
     where = Where((model, model), device, False)
     config = tuned_like(runs[0], model, {"max_length": max_length, **options})
     ends = in_one_space(runs, where)
     ids = [identity(run) for run in given]
     spots = tuple(validate_at or EVEN_VALIDATION)
-    method = Bend(*ends, ids, out_dir, kind, bends, begin, begin_std, begin_seed, draws, reduction, spots)
+    method = Bend(ends[0], ends[1], ids, out_dir, kind, bends, begin, begin_std, begin_seed, draws, reduction, spots)
     tune_and_show(config, out_dir, {"command": f"{PROGRAM} curve", "tag": tag}, config_yaml, overwrite, log_with, method)
     controls = [checkpoint.read(out_dir / "controls" / str(number + 1)) for number in range(bends)]
     choice, limits = replace(config.task, half=None), Limits("eval")

@@ -67,13 +67,17 @@ def mix(
     rates = lrs or ([config.train.optimizer.lr] if config.train.optimizer.lr else [0.1, 0.05])
     ids = [identity(run) for run in given]
     ends = in_one_space(runs, Where((model, model), options.get("device") or "auto", False))
-    settings = {"config": config.identity(), "rates": rates, **Mixture(*ends, ids, by, begin_std, begin_seed).settings()}
+    settings = {
+        "config": config.identity(),
+        "rates": rates,
+        **Mixture(ends[0], ends[1], ids, by, begin_std, begin_seed).settings(),
+    }
 
     def work() -> Found:
         runs = []
         for rate in rates:
             one = replace(config, train=replace(config.train, optimizer=replace(config.train.optimizer, lr=rate)))
-            folder, method = out_dir / "runs" / f"lr_{rate:g}", Mixture(*ends, ids, by, begin_std, begin_seed)
+            folder, method = out_dir / "runs" / f"lr_{rate:g}", Mixture(ends[0], ends[1], ids, by, begin_std, begin_seed)
             facts = tune_to(one, folder, {"command": f"{PROGRAM} mix", "tag": tag}, config_yaml, method=method)
             if "dev" not in facts["scores"]:
                 raise DeltatuneError(f"task {config.task.task} has no dev examples, so there is nothing to choose by")

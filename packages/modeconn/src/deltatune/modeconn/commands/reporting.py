@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _profiles(folders: Sequence[Path], facts: Sequence[Mapping[str, Any]], out_d
     for (task, shape, split), pairs in groups.items():
         if len(pairs) > 1:
             name = f"{named(task).replace('/', '-')}-{shape}-{split}.png"
-            figures.save(out_dir / "figures" / name, lambda figure, p=pairs, s=split: figures.draw_pairs(figure, p, s))
+            figures.save(out_dir / "figures" / name, partial(figures.draw_pairs, pairs=pairs, split=split))
             text += [f"![{shape} on {named(task)}, {split}, {len(pairs)} pairs](figures/{name})", ""]
     return text
 

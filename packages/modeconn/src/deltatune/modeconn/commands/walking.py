@@ -46,7 +46,7 @@ def walk(
     config_yaml: SavedConfig,
     points: int = 26,
     split: Split = "eval",
-    task: list[str] | None = None,
+    task: str | list[str] | None = None,
     data_dir: Path | None = None,
     align: bool = False,
     product: bool = False,
@@ -74,7 +74,7 @@ def walk(
         config_yaml: filled in by the program.
         points: places at equal distances, both ends included (published: 26; 6 on training data).
         split: eval is dev and test; or one of dev, test, train.
-        task: tasks to evaluate on; those of the ends by default.
+        task: a task or a list of tasks to evaluate on; those of the ends by default.
         data_dir: where the task's files are now, if not where they were.
         align: first undo the symmetries of the right end: the order of an adapter's hidden units, the rotation of LoRA's factors.
         product: move along LoRA's update B A instead of its factors.
@@ -94,7 +94,10 @@ def walk(
     given = require_runs((left, right), model)
     runs = transformed(given, align, product)
     where = Where((model, right_model or model), device, is_whole(runs, along))
-    limits, chosen = Limits(split, max_dev, max_test, max_train), tasks_of(runs, task or (), data_dir)
+    limits, chosen = (
+        Limits(split, max_dev, max_test, max_train),
+        tasks_of(runs, [task] if isinstance(task, str) else task or (), data_dir),
+    )
     if lines and where.whole:
         raise DeltatuneError("--lines: where the bases move, groups of the delta alone say little; give runs of one base")
     if save_best and (where.whole or product or lines or any(own is not None for _, own in chosen)):
