@@ -107,7 +107,7 @@ class Approximation:
 
 
 def _groups(draw: Tensor) -> list[Tensor]:
-    return [torch.nonzero(draw == number).flatten() for number in draw.unique()]
+    return [torch.nonzero(draw == number).flatten() for number in sorted(set(draw.tolist()))]
 
 
 def places(names: Sequence[str], mixtures: int = 0, seed: int = 0) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def fwht(values: Tensor, dim: int = -1, published_backward: bool = False) -> Ten
     if size & (size - 1) or not size:
         raise DeltatuneError(f"the Walsh-Hadamard transform takes a power of two of values, got {size}; pad them")
     if published_backward:
-        return _PublishedTransform.apply(values, dim)  # type: ignore[no-untyped-call,no-any-return]
+        return _PublishedTransform.apply(values, dim)  # type: ignore[no-any-return]
     return _transform(values, dim)
 
 

@@ -51,7 +51,8 @@ def axes(k: int, length: float, generator: torch.Generator) -> Tensor:
     if k < 2:
         raise DeltatuneError(f"a plane needs a subspace of at least 2 dimensions, got {k}; take --plane triangle")
     drawn = torch.randn(k, 2, generator=generator)
-    return torch.linalg.qr(drawn)[0].T * length
+    orthogonal: Tensor = torch.linalg.qr(drawn)[0]
+    return orthogonal.T * length
 
 
 def flat(shares: Sequence[float]) -> tuple[float, float]:

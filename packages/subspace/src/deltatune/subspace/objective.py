@@ -92,7 +92,7 @@ def reconstruction(kind: Reconstruction, vector: Tensor, decoded: Tensor) -> Ten
     gap = vector - decoded
     if kind == "mse":
         return gap.square().mean()
-    norm = torch.linalg.vector_norm(gap)
+    norm: Tensor = torch.linalg.vector_norm(gap)
     return norm if kind == "l2norm" else norm / torch.linalg.vector_norm(vector).clamp(min=1e-12)
 
 

@@ -177,7 +177,13 @@ def transfer(
     for target in names:
         space.require(target)
     choice = opened.task_choice(task, data_dir)
-    settings = {"subspace": space.digest, "run": run, "delta": opened.saved.digest, "source": name, "targets": names}
+    settings: dict[str, Any] = {
+        "subspace": space.digest,
+        "run": run,
+        "delta": opened.saved.digest,
+        "source": name,
+        "targets": names,
+    }
     settings |= {"task": choice.task, "max_dev": max_dev, "max_test": max_test}
 
     def work(folder: Any, processes: Any) -> Found:
@@ -186,7 +192,7 @@ def transfer(
         space.require_base(backbone)
         moved, form = space.to(backbone.device), opened.format(backbone, loaded)
         tuned = attach_each(backbone, {target: space.configs[target] for target in names})
-        about = {"task": choice.task, "labels": list(loaded.labels), "metric": form.metric, "form": backbone.form}
+        about: dict[str, Any] = {"task": choice.task, "labels": list(loaded.labels), "metric": form.metric, "form": backbone.form}
         about |= {"settings": {"backbone": dict(space.about["settings"]["backbone"])}, "coordinates": point.tolist()}
         records = []
         for target, model_with in tuned.items():

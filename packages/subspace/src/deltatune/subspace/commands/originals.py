@@ -63,7 +63,7 @@ def make_init(
         sizes = processes.lead(lambda: draw_initial(out_dir, backbone, chosen, init_seed, num_labels))
         return {"sizes": sizes}, []
 
-    settings = {"model": model, "revision": revision, "form": form, "sites": sites, "init_seed": init_seed}
+    settings: dict[str, Any] = {"model": model, "revision": revision, "form": form, "sites": sites, "init_seed": init_seed}
     settings |= {"num_labels": num_labels, "deltas": [config.describe() for config in chosen]}
     facts = Place(out_dir, config_yaml, overwrite).once("make-init", settings, work)
     if facts.get("already_finished"):

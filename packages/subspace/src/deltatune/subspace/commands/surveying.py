@@ -78,7 +78,13 @@ def landscape(
         raise DeltatuneError(f"a triangle has three corners, got {', '.join(three) or 'none'}; take --plane random")
     found = _grid(space, name, plane, three, resolution, extent, seed)
     choice = TaskChoice(name, data_dir, max_length)
-    settings = {"subspace": space.digest, "task": name, "plane": plane, "corners": list(three), "resolution": resolution}
+    settings: dict[str, Any] = {
+        "subspace": space.digest,
+        "task": name,
+        "plane": plane,
+        "corners": list(three),
+        "resolution": resolution,
+    }
     settings |= {"extent": extent, "seed": seed, "split": split, "max_examples": max_examples, "max_length": max_length}
 
     def work(folder: Any, processes: Any) -> Found:
@@ -113,7 +119,7 @@ def landscape(
 def _source_task(space: Subspace, task: str | None) -> str:
     if task is None and len(space.points) == 1:
         return next(iter(space.points))
-    if task not in space.points:
+    if task is None or task not in space.points:
         said = f"--task {task}: not a source task of the subspace" if task else "several source tasks; give --task"
         raise DeltatuneError(f"{said}: {', '.join(space.points)}")
     return task
