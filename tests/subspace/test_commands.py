@@ -10,9 +10,11 @@ import torch
 
 from deltatune.core import checkpoint
 from deltatune.core.files import read_json
+from deltatune.core.optim import OptimizerConfig, build_optimizer
 from deltatune.core.reuse import open_run
 from deltatune.core.run import read_records
 from deltatune.core.weights import flatten
+from deltatune.subspace.projections import draw, named, parameter_count
 from deltatune.subspace.space import read, save
 
 NAMES = ["houlsby", "lora", "prefix"]
@@ -62,6 +64,33 @@ def test_approximation_goes_on_and_does_nothing_twice(bench, command, tmp_path):
     assert len(space.points) == 2
     again = command(*words, "--out_dir", tmp_path / "both", "--objective.draw", "task", "--objective.mixing", "dirichlet")
     assert "finished already" in again
+
+
+def test_projections_in_bf16_are_trained_and_kept_so(bench, command, tmp_path):
+    words = ["approximate", "--init", bench / "init", "--solutions", f"[{bench / 'original'}]", "--k", 2, *SHORT]
+    command(*words, "--tasks", f"[{bench / 'first.yaml'}]", "--dtype", "bf16", "--lr", 0.01, "--out_dir", tmp_path / "half")
+    space, generator = read(tmp_path / "half"), torch.Generator().manual_seed(0)
+    for name, own in space.projections.items():
+        start = draw(own.size, 2, generator, dtype=torch.bfloat16)
+        for field, tensor in own.tensors().items():
+            assert tensor.dtype == torch.bfloat16
+            assert not torch.equal(tensor, start.tensors()[field]), f"{name}.{field}"
+        assert all(tensor.dtype == torch.float32 for tensor in space.decode(name, torch.ones(2)).values())
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_memory_of_projections_their_gradients_and_the_optimizer(dtype, width):
+    tensors = named({"lora": draw(20_000, 100, torch.Generator().manual_seed(0), dtype=dtype)})
+    for tensor in tensors.values():
+        tensor.requires_grad_(True)
+        tensor.grad = torch.ones_like(tensor)
+    optimizer = build_optimizer(tensors, OptimizerConfig("adafactor", lr=1e-4))
+    optimizer.step()
+    held = parameter_count(20_000, 100) * width
+    assert sum(tensor.nbytes for tensor in tensors.values()) == held
+    assert sum(tensor.grad.nbytes for tensor in tensors.values()) == held
+    kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    assert 0 < sum(value.nbytes for value in kept) < 0.03 * held
 
 
 @pytest.fixture(scope="module")
