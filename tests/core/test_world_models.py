@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import pytest
 import torch
@@ -152,3 +153,21 @@ def test_the_page_shows_the_scores_of_the_catalog_and_the_deltas():
         scores = [[read(folder).about["scores"]["test"]["value"] for folder in row] for row in folders]
         cells = [" ".join(f"{score:.2f}" for score in row) for row in scores]
         assert f"| {kind} | {' | '.join(cells)} |" in page
+
+
+def test_the_page_shows_what_the_records_say():
+    root = Path(__file__).parents[2]
+    lines = (root / "docs/records/world.jsonl").read_text(encoding="utf-8").splitlines()
+    found = {}
+    for row in map(json.loads, lines):
+        values = found.setdefault((row["model"], row["task"].removeprefix("world/"), row["delta"]), [])
+        values.append(100 * (row["value"] or 0.0))
+    assert {len(values) for values in found.values()} == {3}
+    page = (root / "docs/world.md").read_text(encoding="utf-8")
+    for model in ("world/m0", "world/t5"):
+        for kind in world.KINDS:
+            cells = []
+            for delta in ("Full", "Houlsby", "LoRA", "Prefix"):
+                both = [found[name, f"{kind}-0", delta] for name in (model, f"{model}@0")]
+                cells.append(" / ".join(f"{fmean(values):.1f} ± {stdev(values):.1f}" for values in both))
+            assert f"| {model} | {kind}-0 | 16 | {' | '.join(cells)} |" in page
