@@ -110,7 +110,7 @@ def test_a_run_is_tuned_once_and_can_be_taken_up(reviews, tmp_path, monkeypatch)
     assert 0 <= run.score() <= 1
     assert run.facts["status"] == "finished"
     assert open_run(run.path) is not None
-    monkeypatch.setattr("deltatune.core.tuning.tune_to", lambda *given: pytest.fail("tuned twice"))
+    monkeypatch.setattr("deltatune.core.tuning.tune_to", lambda *given, **more: pytest.fail("tuned twice"))
     assert context.tuned(settings) == run
     with pytest.raises(pytest.fail.Exception):
         context.tuned(replace(settings, init_seed=1))

@@ -239,7 +239,8 @@ def test_other_folders_and_numbers_are_refused(toy, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_ctrl_c_the_same_command_goes_on(toy, tmp_path, workers):
     code = (
-        "import sys; from pathlib import Path; from deltatune.core import pool\n"
+        "import signal, sys; from pathlib import Path; from deltatune.core import pool\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
         "from deltatune.core.claims.reproduction import *; pool.cores = lambda: 2\n"
         "if __name__ == '__main__':\n"
         f"    planned = plan(Request({{'toy': {toy.module!r}}}, only=('C1',), seeds=6))\n"
