@@ -1,9 +1,11 @@
-"""Fixtures every test folder shares: the reference vectors, and the record of which of them were compared."""
+"""Fixtures every test folder shares: the reference vectors and which of them were compared, the program, the example."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
+EXAMPLE = TESTS.parent / "examples/reviews"
 
 
 class Cases(dict):
@@ -104,6 +107,55 @@ _GOLDEN = Golden()
 def golden() -> Golden:
     """The reference vectors (see `tests/golden/README.md`)."""
     return _GOLDEN
+
+
+def _run(request: pytest.FixtureRequest, words: tuple[object, ...]) -> int:
+    """Run the program of the package that the asking test is about, the folder's name; its exit code."""
+    package = request.path.relative_to(TESTS).parts[0]
+    code: int = import_module(f"deltatune.{package}.cli").main(list(map(str, words)))
+    return code
+
+
+@pytest.fixture
+def command(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`command(*words)`: run the package's program, which must succeed; what it printed, stdout and stderr together."""
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        code, printed = _run(request, words), capsys.readouterr()
+        assert code == 0, printed.out + printed.err
+        return printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def refused(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused(*words)`: run the package's program, which must print one line alone and end with code 2; that line."""
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        code, printed = _run(request, words), capsys.readouterr()
+        assert (code, printed.out, printed.err.count("\n")) == (2, "", 1), printed.out + printed.err
+        return printed.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def few_reviews(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`few_reviews(train, dev, test)`: a new folder with the bundled `model`, `task.yaml` and so many of its examples."""
+
+    def copy(**counts: int) -> Path:
+        folder = tmp_path_factory.mktemp("reviews")
+        shutil.copy(EXAMPLE / "task.yaml", folder)
+        shutil.copytree(EXAMPLE / "model", folder / "model")
+        for name, count in counts.items():
+            lines = (EXAMPLE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+            (folder / f"{name}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+        return folder
+
+    return copy
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

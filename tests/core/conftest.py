@@ -17,7 +17,6 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from deltatune.core import cli
 from deltatune.core.backbone import Backbone, untie, wrap
 from deltatune.core.delta import BitFit, DeltaConfig, Full, Head, Houlsby, LoRA, Modules, Prefix, SoftPrompt, Tuned, attach
 from deltatune.core.sites import read_sites
@@ -266,27 +265,3 @@ def tune_reviews(reviews) -> list[str]:
     """The words of a short `deltatune tune` on the example; a delta and an --out_dir are to be added."""
     words = ["tune", "--model", reviews.with_name("model"), "--task", reviews, "--device", "cpu"]
     return [*map(str, words), "--train.steps", "4", "--train.batch_size", "8"]
-
-
-@pytest.fixture
-def command(capsys) -> Callable[..., str]:
-    """`command(*words)`: run `deltatune`, which must succeed; what it printed, stdout and stderr together."""
-
-    def run(*words: object) -> str:
-        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
-        assert code == 0, printed.err
-        return printed.out + printed.err
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys) -> Callable[..., str]:
-    """`refused(*words)`: run `deltatune`, which must print one line and nothing else, and end with code 2; that line."""
-
-    def run(*words: object) -> str:
-        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
-        assert (code, printed.out, printed.err.count("\n")) == (2, "", 1), printed.out + printed.err
-        return printed.err
-
-    return run

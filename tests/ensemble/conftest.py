@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,28 +63,3 @@ def bench(models, tmp_path_factory) -> Path:
         own = ["tune-all", "--tasks", f"[{', '.join(TASKS)}]", "--model", models / name.partition("/")[0], "--delta", *words]
         assert cli.main(list(map(str, [*own, "--out_dir", folder / name, "--max_train", 16, "--lr", "3e-2", *FEW]))) == 0
     return folder
-
-
-@pytest.fixture
-def command(capsys) -> Callable[..., str]:
-    """`command(*words)`: run `deltatune-ensemble`, which must succeed; what it printed, stdout and stderr together."""
-
-    def run(*words: object) -> str:
-        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
-        assert code == 0, printed.out + printed.err
-        return printed.out + printed.err
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys) -> Callable[..., str]:
-    """`refused(*words)`: run `deltatune-ensemble`, which must end with one line and code 2; that line."""
-
-    def run(*words: object) -> str:
-        capsys.readouterr()
-        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
-        assert (code, printed.out, printed.err.count("\n")) == (2, "", 1), printed.out + printed.err
-        return printed.err
-
-    return run

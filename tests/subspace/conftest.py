@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,31 +83,6 @@ def published(golden) -> Published:
         {kind: torch.tensor(stage1[f"init/{kind}"]) for kind in KINDS},
         {kind: torch.tensor(stage1[f"theta_abs/{kind}"]) for kind in KINDS},
     )
-
-
-@pytest.fixture
-def command(capsys) -> Callable[..., str]:
-    """`command(*words)`: run `deltatune-subspace`, which must succeed; what it printed, stdout and stderr together."""
-
-    def run(*words: object) -> str:
-        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
-        assert code == 0, printed.err
-        return printed.out + printed.err
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys) -> Callable[..., str]:
-    """`refused(*words)`: run `deltatune-subspace`, which must end with one line and code 2; that line."""
-
-    def run(*words: object) -> str:
-        capsys.readouterr()
-        code, printed = cli.main(list(map(str, words))), capsys.readouterr()
-        assert (code, printed.out, printed.err.count("\n")) == (2, "", 1), printed.out + printed.err
-        return printed.err
-
-    return run
 
 
 @pytest.fixture(scope="session")
