@@ -42,7 +42,7 @@ def test_a_configuration_parses_and_holds_its_settings(name):
     if name in TUNE:
         optimizer, train = given["train"].optimizer, given["train"]
         assert (optimizer.name, optimizer.lr, optimizer.max_grad_norm, optimizer.schedule) == ("adafactor", 5e-4, 0.1, "constant")
-        assert (train.batch_size, train.ties, given["init_seed"], given["max_length"]) == (16, "last", 42, 512)  # 16 is published of the sources
+        assert (train.batch_size, train.ties, given["init_seed"], given["max_length"]) == (16, "last", 42, 512)
         assert train.steps == 200 or name != "adapter_tuneall"
     if command_of(name) == "weights":
         [measure] = given["measures"]
