@@ -13,7 +13,7 @@ import transformers
 from deltatune.core.data import Example, TaskConfig, build_task
 from deltatune.core.delta import LoRA, Prefix, SoftPrompt, attach
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.formats import HeadFormat, PromptFormat, TextFormat, build_format
+from deltatune.core.formats import Format, HeadFormat, PromptFormat, TextFormat, build_format
 
 TEMPLATE = "*cls**sent_0*_it_was*mask*_.*sep+*"
 
@@ -137,7 +137,7 @@ def test_texts_and_their_answers(tiny):
     assert form.references(task.train) == [["good", "very good", ""], ["bad"]]
     assert form.features([]) == []
     answer = encode("<extra_id_0> very good")
-    assert form.decode(torch.tensor([answer, [0] * len(answer)])) == ["very good", ""]
+    assert form.predict(torch.tensor([answer, [0] * len(answer)])) == ["very good", ""]
 
 
 def test_every_answer_is_drawn_alike(tiny):
@@ -212,3 +212,12 @@ def test_a_soft_prompt_that_no_template_shows_is_refused(tiny, form):
         shown = replace(task, config=replace(task.config, template="*prompt*" + TEMPLATE))
         found = build_format(backbone, shown, deltas=deltas)
         assert found.features(shown.train)[0]["input_ids"][:2] == [-1, -2]
+
+
+def test_a_form_that_says_too_little_cannot_be_made(words):
+    class Asked(Format):
+        def predict(self, output):
+            return []
+
+    with pytest.raises(TypeError, match=r"abstract methods? '?_encode'?(,| and) '?loss'?"):
+        Asked(make_task(["soup"]), words, 10)

@@ -132,7 +132,7 @@ def _answer(tuned: Tuned, form: Format, batch: Batch) -> tuple[list[Prediction],
     labels = batch.get("labels")
     if isinstance(form, TextFormat):
         loss = None if labels is None else (float(form.loss(tuned(batch), batch)), int((labels != -100).sum()))
-        return form.decode(tuned.generate(batch, max_new_tokens=form.max_answer)), loss
+        return form.predict(tuned.generate(batch, max_new_tokens=form.max_answer)), loss
     logits = tuned(batch)
     return form.predict(logits), None if labels is None else (float(form.loss(logits, batch)), len(labels))
 

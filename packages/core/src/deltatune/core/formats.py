@@ -7,6 +7,7 @@ and `TextFormat` (text to text). A feature is one encoded example; `collate` pad
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ Feature = dict[str, Any]
 Prediction = int | float | str
 
 
-class Format:
+class Format(ABC):
     """What the forms share. Subclasses say how an example is asked and how logits answer it.
 
     Args:
@@ -52,8 +53,9 @@ class Format:
         """Encoded examples, in order, with `labels` where an example has one; of a large task from the cache."""
         return kept(self, examples, lambda: self._encode(examples))
 
+    @abstractmethod
     def _encode(self, examples: Sequence[Example]) -> list[Feature]:
-        raise NotImplementedError
+        """Every example as a feature."""
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         """Tensors of several features, padded on the right to the longest: (B, T) int64, labels (B,)."""
@@ -71,13 +73,13 @@ class Format:
         """What the feature counts in the mean that `loss` is: one, as every other."""
         return 1
 
+    @abstractmethod
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """The objective, (), mean over the batch, each feature counted as `weigh` says."""
-        raise NotImplementedError
 
-    def predict(self, logits: Tensor) -> list[Prediction]:
-        """One prediction for each row: a class number, or a value for a regression."""
-        raise NotImplementedError
+    @abstractmethod
+    def predict(self, output: Tensor) -> list[Prediction]:
+        """One prediction for each row of logits: a class number, or a value for a regression; of generated ids: a text."""
 
     def references(self, examples: Sequence[Example]) -> list[Any]:
         """What predictions are compared with: class numbers, values, or lists of accepted answers.
@@ -129,9 +131,9 @@ class HeadFormat(Format):
             return mse_loss(logits[:, 0], batch["labels"])
         return cross_entropy(logits, batch["labels"])
 
-    def predict(self, logits: Tensor) -> list[Prediction]:
+    def predict(self, output: Tensor) -> list[Prediction]:
         """See `Format.predict`; the first class wins a tie."""
-        found: list[Prediction] = logits[:, 0].tolist() if self.task.regression else logits.argmax(dim=1).tolist()
+        found: list[Prediction] = output[:, 0].tolist() if self.task.regression else output.argmax(dim=1).tolist()
         return found
 
 
@@ -169,10 +171,8 @@ class PromptFormat(Format):
         result = []
         for example in examples:
             encoding = self.template.encode(example.texts, self.tokenizer, lengths, prompt_length=self.prompt_length)
-            feature: Feature = {"input_ids": encoding.input_ids}
-            if segments:
-                feature["token_type_ids"] = encoding.token_type_ids
-            result.append(self._with_label(feature, example))
+            kinds = {"token_type_ids": encoding.token_type_ids} if segments else {}
+            result.append(self._with_label({"input_ids": encoding.input_ids, **kinds}, example))
         return result
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -184,9 +184,9 @@ class PromptFormat(Format):
         share = (batch["labels"] - low) / (high - low)
         return kl_div(log_softmax(chosen, dim=1), torch.stack([1 - share, share], dim=1), reduction="batchmean")
 
-    def predict(self, logits: Tensor) -> list[Prediction]:
-        """See the class."""
-        chosen = logits[:, self.words.to(logits.device)]
+    def predict(self, output: Tensor) -> list[Prediction]:
+        """See the class; `output` are logits (B, V)."""
+        chosen = output[:, self.words.to(output.device)]
         if not self.task.regression:
             return list(chosen.argmax(dim=1).tolist())
         low, high = self.task.regression
@@ -249,9 +249,9 @@ class TextFormat(Format):
         """Cross entropy, mean over the answer tokens of the batch; `logits` (B, L, V)."""
         return cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
 
-    def decode(self, ids: Tensor) -> list[Prediction]:
+    def predict(self, output: Tensor) -> list[Prediction]:
         """Generated ids (B, L) as texts without special tokens."""
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return [text.strip() for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]
 
     def references(self, examples: Sequence[Example]) -> list[Any]:
         """The accepted answers of each example, as plain text."""
