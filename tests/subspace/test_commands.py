@@ -32,7 +32,9 @@ def test_initial_values_and_solutions(bench, command):
         assert read_json(run.folder / "run.json")["start"]["digest"] == initial.digest
         assert float(flatten(run.saved.weights).dist(flatten(initial.weights))) > 0
     again = command("train-delta", "--config", bench / "original/first/lora/config.yaml")
-    assert "second" in again
+    rows = [line.split()[1:4:2] for line in again.splitlines() if line.startswith("│")]
+    assert rows == [[task, name] for task in ("first", "second") for name in NAMES]
+    assert f"second: {bench / 'original/second'}\n" in again
 
 
 def test_a_subspace_holds_what_decoding_needs(bench, tmp_path):

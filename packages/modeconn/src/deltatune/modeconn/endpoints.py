@@ -275,11 +275,6 @@ def require_runs(paths: Sequence[Path], model: str | None) -> list[TunedRun]:
     return runs
 
 
-def named(task: str) -> str:
-    """A short name of a task for figures, tables and folders: of a task file its stem."""
-    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
-
-
 def tuned_like(run: TunedRun, model: str | None, options: dict[str, Any]) -> TuneConfig:
     """The configuration for training something between ends like `run`: its deltas, task and sample where `options` say nothing.
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from deltatune.core.data import Task
+from deltatune.core.data import Task, short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 
@@ -81,9 +81,7 @@ def shared_examples(source: Task, unseen: Task) -> int:
 
 def folder_of(task: str) -> str:
     """The folder of a task below a root: its name with hyphens for slashes; of a YAML task file the name of the file."""
-    if task.endswith((".yaml", ".yml")):
-        return Path(task).stem
-    return task.replace("/", "-")
+    return short_name(task).replace("/", "-")
 
 
 def require_distinct(tasks: Sequence[str]) -> None:

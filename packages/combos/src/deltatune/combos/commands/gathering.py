@@ -15,6 +15,7 @@ from deltatune.combos.results import Cell, Row, cells, chosen_of, columns_of, ga
 from deltatune.core.cli.output import output
 from deltatune.core.cli.results import Kept
 from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.data import short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import write_text
 
@@ -66,7 +67,7 @@ def show(rows: Sequence[Row], rule: Rule) -> None:
     chosen, console = chosen_of(rows, rule), output()
     if not chosen:
         raise DeltatuneError("no run to show")
-    metrics = ", ".join(dict.fromkeys(f"{row.facts['task']} {row.metric}" for row in rows))
+    metrics = ", ".join(dict.fromkeys(f"{short_name(row.facts['task'])} {row.metric}" for row in rows))
     reported = "test" if any(row.trial.test is not None for row in rows) else "dev"
     console.print(
         f"chosen: {RULES[rule]}; mean ± standard deviation (n in the denominator) of {reported}, in percent: {metrics}",
@@ -78,16 +79,14 @@ def show(rows: Sequence[Row], rule: Rule) -> None:
     console.print(_times(rows, chosen))
     for (task, template, methods), one in chosen.items():
         if one.border is not None:
-            console.print(
-                f"note: {task}, {template}, {methods}: the {one.border} rate that was tried was chosen; widen --rates",
-                soft_wrap=True,
-            )
+            where = f"{short_name(task)}, {template}, {methods}"
+            console.print(f"note: {where}: the {one.border} rate that was tried was chosen; widen --rates", soft_wrap=True)
 
 
 def _table(chosen: Mapping[tuple[str, str, str], Chosen], cell: Cell, title: str) -> Table:
     table = Table("task", "template", *columns_of(chosen), title=title)
     for task, template, values in cells(chosen, cell):
-        table.add_row(task, template, *("" if v is None else f"{100 * v[0]:.1f} ± {100 * v[1]:.1f}" for v in values))
+        table.add_row(short_name(task), template, *("" if v is None else f"{100 * v[0]:.1f} ± {100 * v[1]:.1f}" for v in values))
     return table
 
 

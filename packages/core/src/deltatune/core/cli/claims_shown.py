@@ -14,7 +14,7 @@ from rich.text import Text
 
 from deltatune.core.claims.running import Done, Unit
 from deltatune.core.claims.table import COLUMNS, cells, summary
-from deltatune.core.cli.output import output
+from deltatune.core.cli.output import PAGE, output
 
 _STYLES = {"reproduced": "green", "contradicted": "red", "inconclusive": "yellow", "void": "magenta", "not run": "dim"}
 
@@ -77,7 +77,7 @@ def print_table(claims: Sequence[Mapping[str, Any]]) -> None:
         *rest, last = cells(claim)
         table.add_row(*rest, Text(last, style=_STYLES[claim["verdict"]]))
     console = output()
-    console.print(table)
+    console.print(table, width=PAGE)
     console.print(f"{summary(claims)}.")
 
 

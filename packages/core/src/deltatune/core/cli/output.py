@@ -9,18 +9,20 @@ from rich.console import Console
 
 from deltatune.core.processes import is_main
 
-WIDTH = 200  # columns where there is no terminal, whose width rich would otherwise take for 80 and cut names
+PAGE = 200  # columns at most of a table of sentences, where there is no terminal
+_NO_TERMINAL = 100_000  # columns: no line of a file or a pipe is broken, so a name in a table can be looked for and copied
 
 
 def output(error: bool = False) -> Console:
     """A console on stdout (or stderr) that prints texts as they are: paths and labels may hold square brackets.
 
-    Of the processes of a launch only the first one prints.
+    A terminal breaks the cells of tables to its width; so paths do not stand in tables but in lines of their own, printed with
+    `soft_wrap=True`. Of the processes of a launch only the first one prints.
     """
     stream = sys.stderr if error else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")  # a label that the terminal's encoding lacks ends no command
-    width = None if stream.isatty() else WIDTH
+    width = None if stream.isatty() else _NO_TERMINAL
     return Console(file=stream, markup=False, highlight=False, soft_wrap=False, width=width, quiet=not is_main())
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from deltatune.core.backbone import BackboneConfig, Device
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.data import short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.pretraining import MaskedLM, PretrainConfig, PretrainRun, SpanCorruption, Texts, objective_kind, pretrain_to
@@ -130,7 +131,7 @@ def _show(facts: dict[str, Any], out_dir: Path) -> None:
     if facts["zero_shot"]:
         table = Table("task", "zero-shot")
         for task, value in facts["zero_shot"].items():
-            table.add_row(task, "" if value is None else f"{value:.4f}")
+            table.add_row(short_name(task), "" if value is None else f"{value:.4f}")
         console.print(table)
     took = f"{facts['steps']:,} updates, {facts['tokens']:,} tokens in {facts['train_seconds']:.1f} s"
     console.print(f"loss {facts['loss']:.4f} after {took}; the model is in {out_dir}", soft_wrap=True)

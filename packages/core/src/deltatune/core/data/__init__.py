@@ -10,7 +10,7 @@ from deltatune.core.data.config import TaskConfig, read_task_file
 from deltatune.core.data.fewshot import SEEDS, Sample, few_shots, kshot, sample_by_class, shuffled_orders
 from deltatune.core.data.fewshot_write import Checksums, Draw, WrittenSample, verify_checksums, write_fewshot
 from deltatune.core.data.load import load_task
-from deltatune.core.data.names import builtin_task, task_names
+from deltatune.core.data.names import builtin_task, short_name, task_names
 from deltatune.core.data.recipe import published_source
 from deltatune.core.data.task import Example, Half, Task, as_text, build_task, halved
 
@@ -34,6 +34,7 @@ __all__ = [
     "published_source",
     "read_task_file",
     "sample_by_class",
+    "short_name",
     "shuffled_orders",
     "task_names",
     "verify_checksums",

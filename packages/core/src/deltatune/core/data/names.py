@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,6 +31,11 @@ def task_names() -> tuple[str, ...]:
         *(f"gym/{task}" for task in sorted(scored_tasks())),
         *(f"world/{task}" for task in world.TASKS),
     )
+
+
+def short_name(task: str) -> str:
+    """A task as tables, figures and folders name it: of a YAML file its stem, and otherwise `task` itself."""
+    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
 
 
 def builtin_task(name: str) -> TaskConfig:

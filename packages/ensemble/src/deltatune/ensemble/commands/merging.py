@@ -142,11 +142,14 @@ def start(
         return {"targets": targets, "lost": lost}, records
 
     found = Kept(out_dir, config_yaml, overwrite, tag).once("start", settings, work)
-    table = Table("target", "merged with", "space", "lost by the rank", "start")
+    table = Table("target", "merged with", "space", "lost by the rank")
     for target in found["targets"]:
         share = found["lost"][target]
-        table.add_row(target, f"{name} {shown}", space, "" if share is None else f"{share:.1%}", (out_dir / target).as_posix())
-    output().print(table)
+        table.add_row(target, f"{name} {shown}", space, "" if share is None else f"{share:.1%}")
+    console = output()
+    console.print(table)
+    for target in found["targets"]:
+        console.print(f"{target}: {out_dir / target}", soft_wrap=True)
 
 
 def _chosen(given: str | None, there: list[str], option: str) -> str:

@@ -12,6 +12,7 @@ from deltatune.core.cli.results import Found, Kept
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
 from deltatune.core.cli.tune import Tracker, tune_and_show, tuning
+from deltatune.core.data import short_name
 from deltatune.core.paths import end_of
 from deltatune.modeconn import figures
 from deltatune.modeconn.bending import Begin, Bend
@@ -23,7 +24,6 @@ from deltatune.modeconn.endpoints import (
     describe,
     identity,
     in_one_space,
-    named,
     require_runs,
     scene,
     transformed,
@@ -109,9 +109,11 @@ def curve_(
         rows = measure(stage, places(points), limits, out_dir / "sweep" / "state", parts, shape)
         metric = stage.form.metric
         found = statistics(rows, metric, parts, shape) | {"metric": metric, "points": points}
-        found |= write(rows, out_dir / "sweep", named(choice.task), metric) | {"best": best_of(rows, metric)}
+        found |= write(rows, out_dir / "sweep", short_name(choice.task), metric) | {"best": best_of(rows, metric)}
         kept = records(rows, {"task": choice.task, "left": describe(left), "right": describe(right), "curve": kind}, metric)
-        title = f"{kind} of {bends} bend{'s' * (bends > 1)} from {describe(left)} to {describe(right)} on {named(choice.task)}"
+        title = (
+            f"{kind} of {bends} bend{'s' * (bends > 1)} from {describe(left)} to {describe(right)} on {short_name(choice.task)}"
+        )
         figures.save(out_dir / "sweep/figures/profile.png", lambda figure: figures.draw_profile(figure, kept, title))
         return {"paths": {choice.task: found}}, kept
 

@@ -13,12 +13,12 @@ from rich.table import Table
 from deltatune.core.cli.output import output
 from deltatune.core.cli.results import Found, Kept
 from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.data import short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, write_text
 from deltatune.core.run import read_records
 from deltatune.modeconn import figures
 from deltatune.modeconn.commands.shown import PROGRAM, SPLITS
-from deltatune.modeconn.endpoints import named
 
 Rows = list[dict[str, Any]]
 
@@ -83,7 +83,7 @@ def _barriers(folder: Path, facts: Mapping[str, Any]) -> Rows:
         {
             "path": _name(folder),
             "shape": shape,
-            "task": named(task),
+            "task": short_name(task),
             "split": split,
             "barrier": found[split]["loss"]["barrier"],
             "drop": found[split]["score"]["drop"],
@@ -116,9 +116,9 @@ def _profiles(folders: Sequence[Path], facts: Sequence[Mapping[str, Any]], out_d
     text = []
     for (task, shape, split), pairs in groups.items():
         if len(pairs) > 1:
-            name = f"{named(task).replace('/', '-')}-{shape}-{split}.png"
+            name = f"{short_name(task).replace('/', '-')}-{shape}-{split}.png"
             figures.save(out_dir / "figures" / name, partial(figures.draw_pairs, pairs=pairs, split=split))
-            text += [f"![{shape} on {named(task)}, {split}, {len(pairs)} pairs](figures/{name})", ""]
+            text += [f"![{shape} on {short_name(task)}, {split}, {len(pairs)} pairs](figures/{name})", ""]
     return text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from deltatune.core.cli.output import output
-from deltatune.modeconn.endpoints import named
+from deltatune.core.data import short_name
 from deltatune.modeconn.profiles import TOLERANCE
 
 PROGRAM = "deltatune-modeconn"
@@ -20,7 +20,7 @@ def show_path(paths: Mapping[str, Mapping[str, Any]], out_dir: Path, what: str =
     """A table of barriers and drops, then what is best and what becomes of the examples."""
     console = output()
     for full, found in paths.items():
-        task = named(full)
+        task = short_name(full)
         if "groups" in found:
             _show_groups(task, found)
             continue

@@ -11,6 +11,7 @@ from deltatune.core import checkpoint
 from deltatune.core.backbone import Device
 from deltatune.core.cli.results import Found, Kept
 from deltatune.core.cli.runner import SavedConfig
+from deltatune.core.data import short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.groups import gaps, grouping
 from deltatune.core.paths import End
@@ -27,7 +28,6 @@ from deltatune.modeconn.endpoints import (
     describe,
     identity,
     is_whole,
-    named,
     require_runs,
     scene,
     tasks_of,
@@ -117,7 +117,7 @@ def walk(
         kept: list[dict[str, Any]] = []
         for choice, own in chosen:
             stage = scene(runs, choice, own, where)
-            folder = out_dir if len(chosen) == 1 else out_dir / named(choice.task).replace("/", "-")
+            folder = out_dir if len(chosen) == 1 else out_dir / short_name(choice.task).replace("/", "-")
             look = partial(_lines, by=lines) if lines else partial(_line, save_best=save_best, runs=runs)
             found, rows = look(stage, places(points), limits, (out_dir, folder))
             numbers[choice.task] = found
@@ -138,10 +138,10 @@ def _line(
     rows = measure(stage, where, limits, folders[0] / "state")
     metric = stage.form.metric
     found = statistics(rows, metric, stage.ends) | {"metric": metric, "points": len(where)}
-    found |= write(rows, folders[1], named(stage.choice.task), metric)
+    found |= write(rows, folders[1], short_name(stage.choice.task), metric)
     found["best"] = best_of(rows, metric)
     kept = records(rows, {"task": stage.choice.task}, metric)
-    title = f"{describe(runs[0].path)} to {describe(runs[1].path)} on {named(stage.choice.task)}"
+    title = f"{describe(runs[0].path)} to {describe(runs[1].path)} on {short_name(stage.choice.task)}"
     figures.save(folders[1] / "figures/profile.png", lambda figure: figures.draw_profile(figure, kept, title))
     if save_best and found["best"]:
         x = found["best"]["x"]

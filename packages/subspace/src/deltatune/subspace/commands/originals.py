@@ -12,6 +12,7 @@ from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
 from deltatune.core.cli.tune import tuning
+from deltatune.core.data import short_name
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.train import TrainConfig
@@ -107,7 +108,7 @@ def train_delta(
         overwrite: throw away runs of other settings that are there.
     """
     initial, chosen = read_initial(init, only), chosen_tasks(tasks, split, part, family)
-    table = Table("task", "delta", "metric", "dev", "test", "steps", "folder")
+    table = Table("task", "delta", "metric", "dev", "test", "steps")
     console = output()
     for task in chosen:
         for name in initial.saved:
@@ -117,8 +118,10 @@ def train_delta(
             scores = [facts["scores"].get(part, {}).get("value") for part in ("dev", "test")]
             metric = next(iter(facts["scores"].values()), {"metric": ""})["metric"]
             shown = ["" if value is None else f"{value:.4f}" for value in scores]
-            table.add_row(task, name, metric, *shown, str(facts["step"]), str(path))
+            table.add_row(short_name(task), name, metric, *shown, str(facts["step"]))
     console.print(table)
+    for task in chosen:
+        console.print(f"{short_name(task)}: {place_of(out_dir, task, '')}", soft_wrap=True)
 
 
 def chosen_tasks(tasks: list[str] | None, split: str | None, part: str = "all", family: str = "gym/") -> list[str]:
