@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from deltatune.core.files import replacing
+from deltatune.subspace.relative import relative
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,18 +29,29 @@ def save(path: Path, draw: Callable[[Figure], None], size: tuple[float, float] =
 
 
 def bars(figure: Figure, records: Sequence[Record], measure: str = "relative") -> None:
-    """Optimization beside the controls: a group for each task, a bar for each target delta, chance as a line in each group."""
+    """Optimization beside the controls: a group for each task, a bar for each target delta, chance as a line in each group.
+
+    Chance is drawn over the bars of each target, in the unit of `measure`: a guess's score relative to the target's original
+    is another for each target. A record without `chance`, or a relative one without an original, has no line.
+    """
     chart = figure.subplots()
     tasks = list(dict.fromkeys(record["task"] for record in records))
     kinds = [kind for kind in ("optimization", "random optimization", "zero", "mean") if any(r["kind"] == kind for r in records)]
     names = list(dict.fromkeys(record["target"] for record in records))
     wide = 0.8 / max(1, len(kinds) * len(names))
+    levels: list[tuple[float, float]] = []
     for i, kind in enumerate(kinds):
         for j, name in enumerate(names):
-            own = [_mean(r[measure] for r in records if (r["task"], r["kind"], r["target"]) == (t, kind, name)) for t in tasks]
+            found = [[r for r in records if (r["task"], r["kind"], r["target"]) == (task, kind, name)] for task in tasks]
+            own = [_mean(r[measure] for r in rows) for rows in found]
             places = [x - 0.4 + (i * len(names) + j + 0.5) * wide for x in range(len(tasks))]
             label = f"{name}, {kind}"
             chart.bar(places, [v or 0.0 for v in own], wide * 0.92, label=label, color=COLOURS[j % 5], alpha=1 - 0.22 * i)
+            levels += [(x, level) for x, rows in zip(places, found, strict=True) if (level := _level(rows, measure)) is not None]
+    if levels:
+        middles, heights = zip(*levels, strict=True)
+        left, right = ([x + side * wide / 2 for x in middles] for side in (-1, 1))
+        chart.hlines(heights, left, right, color="black", linewidth=1.2, label="chance")
     if measure == "relative":
         chart.axhline(100, color="#444444", linewidth=0.8, linestyle=":")
     chart.set_xticks(range(len(tasks)), [task.rpartition("/")[2] for task in tasks], rotation=15)
@@ -91,6 +103,12 @@ def maps(figure: Figure, records: Sequence[Record], corners: Sequence[str]) -> N
         chart.set_xticks([])
         chart.set_yticks([])
     figure.colorbar(drawn, ax=list(charts), label="score", shrink=0.8)
+
+
+def _level(records: Sequence[Record], measure: str) -> float | None:
+    """The mean of what a guess scores, in the unit of `measure`."""
+    chances = ((r.get("chance"), r.get("original")) for r in records)
+    return _mean(relative(chance, original) if measure == "relative" else chance for chance, original in chances)
 
 
 def _mean(values: Any) -> float | None:

@@ -31,7 +31,7 @@ def report_text(records: Sequence[Record], split: str) -> str:
         parts += ["## What transfer costs", _gap(records)]
     parts += ["## Absolute scores", _absolute(records)]
     if cells := list(_chance_cells(records)):
-        parts += ["## Cells at chance", "\n".join(f"- {cell}" for cell in cells) + "\n"]
+        parts += ["## Cells at chance or below", "\n".join(f"- {cell}" for cell in cells) + "\n"]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
@@ -124,11 +124,11 @@ def _absolute(records: Sequence[Record]) -> str:
 
 
 def _chance_cells(records: Sequence[Record]) -> Iterator[str]:
-    """Which optimized or transferred solutions cannot be told from a guess."""
+    """Which optimized or transferred solutions are no better than a guess, or cannot be told from one."""
     for record in records:
         if record["kind"] in ("optimization", "transfer") and record["value"] is not None:
             value, level = record["value"], record["chance"]
-            if record["stderr"] is not None and near_chance(value, level, record["n"]):
+            if record["stderr"] is not None and (value <= level or near_chance(value, level, record["n"])):
                 where = f"{record['task']}: {record['source']} to {record['target']}"
                 ratio = "" if record["relative"] is None else f", relative {record['relative']:.1f}%"
                 yield f"{where}: {100 * value:.1f} beside chance {100 * level:.1f}{ratio}"
