@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import held, read_json, read_text, replacing, write_json, write_text
@@ -31,6 +34,26 @@ def in_child(action):
         finally:
             os._exit(0)
     return child
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_tensors_have_the_mode_that_the_umask_gives(mask, mode, tmp_path):
+    private = tmp_path / "folder/before.txt"
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "folder") as target:
+            (target / "inner").mkdir(parents=True)
+            save_file({"a": torch.ones(2)}, target / "inner/delta.safetensors")
+            (target / "before.txt").write_text("mine", encoding="utf-8")
+            (target / "before.txt").chmod(0o400)
+        with replacing(tmp_path / "alone.safetensors") as target:
+            save_file({"a": torch.ones(2)}, target)
+        write_text(tmp_path / "text", "as ever")
+    finally:
+        os.umask(before)
+    for path in ("folder/inner/delta.safetensors", "alone.safetensors", "text"):
+        assert stat.S_IMODE((tmp_path / path).stat().st_mode) == mode, path
+    assert stat.S_IMODE(private.stat().st_mode) == 0o400  # what is no file of tensors keeps its own
 
 
 def test_a_process_that_holds_a_folder_is_named(tmp_path):

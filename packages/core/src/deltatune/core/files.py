@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the name of `path`, on any error it is removed.
 
     Works for a file and for a folder (create either at the yielded path). A file is replaced in one step. An existing folder
-    is moved aside first, and back if the new one cannot take its name. A file never takes the place of a folder.
+    is moved aside first, and back if the new one cannot take its name. A file never takes the place of a folder. Files of
+    safetensors get the mode that the umask gives, as every other file has it.
 
     Raises:
         DeltatuneError: it cannot be written, on a full disk for instance; what was there before is left as it was.
@@ -38,9 +40,11 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise DeltatuneError(f"cannot write {path}: {error.strerror}; choose another --out_dir") from error
-    target = scratch / path.name
+    target, probe = scratch / path.name, scratch / "mode"
     try:
+        probe.touch()
         yield target
+        _as_umask(target, stat.S_IMODE(probe.stat().st_mode))
         _put(target, path, scratch / "previous")
     except OSError as error:
         raise _unwritten(path, error.strerror or str(error), error.errno in _NO_SPACE) from error
@@ -50,6 +54,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise _unwritten(path, found[1], int(found[2]) in _NO_SPACE) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _as_umask(target: Path, mode: int) -> None:
+    """Give tensors `mode`: their library writes with 0600 whatever the umask, which shuts others out of a shared folder."""
+    for file in [target, *target.rglob("*.safetensors")]:
+        if file.suffix == ".safetensors" and file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 def _unwritten(path: Path, reason: str, no_space: bool) -> DeltatuneError:
