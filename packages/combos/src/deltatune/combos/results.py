@@ -10,6 +10,7 @@ from typing import Any
 
 from deltatune.combos.combination import SIMULTANEOUS
 from deltatune.combos.gathering import Chosen, Rule, Trial, choose
+from deltatune.core.data import short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 from deltatune.core.metrics import higher_is_better
@@ -144,7 +145,7 @@ Cell = Callable[[Chosen], tuple[float, float] | None]
 
 
 def cells(chosen: Mapping[tuple[str, str, str], Chosen], cell: Cell) -> list[tuple[str, str, list[tuple[float, float] | None]]]:
-    """Lines (task, template, mean and deviation of every combination), and the average of each template's tasks at the end.
+    """Lines (task by its short name, template, mean and deviation of every combination); averages of each template's tasks last.
 
     The average is over the tasks that have a number in every column that any task has one in; its deviation is the mean one.
     """
@@ -152,7 +153,7 @@ def cells(chosen: Mapping[tuple[str, str, str], Chosen], cell: Cell) -> list[tup
     heads = list(dict.fromkeys((task, template) for task, template, _ in chosen))
     for task, template in heads:
         found = [cell(chosen[task, template, name]) if (task, template, name) in chosen else None for name in columns]
-        lines.append((task, template, found))
+        lines.append((short_name(task), template, found))
     for template in dict.fromkeys(template for _, template in heads):
         own = [values for _, other, values in lines if other == template]
         if len(own) > 1:

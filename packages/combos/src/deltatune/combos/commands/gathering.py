@@ -86,7 +86,7 @@ def show(rows: Sequence[Row], rule: Rule) -> None:
 def _table(chosen: Mapping[tuple[str, str, str], Chosen], cell: Cell, title: str) -> Table:
     table = Table("task", "template", *columns_of(chosen), title=title)
     for task, template, values in cells(chosen, cell):
-        table.add_row(short_name(task), template, *("" if v is None else f"{100 * v[0]:.1f} ± {100 * v[1]:.1f}" for v in values))
+        table.add_row(task, template, *("" if v is None else f"{100 * v[0]:.1f} ± {100 * v[1]:.1f}" for v in values))
     return table
 
 
