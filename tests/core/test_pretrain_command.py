@@ -121,6 +121,29 @@ def test_new_weights_need_a_configuration_and_a_tokenizer_only(command, words, r
     assert not torch.allclose(found[name], start[name].float(), atol=0.05)
 
 
+def test_an_encoder_saved_without_its_head_for_masked_words_gets_a_new_one(command, refused, words, reviews, tmp_path):
+    from safetensors.torch import save_file
+
+    headless = tmp_path / "headless"
+    shutil.copytree(reviews.with_name("model"), headless)
+    start = {name: tensor for name, tensor in _tensors(headless).items() if not name.startswith(("lm_head", "cls"))}
+    assert len(start) < len(_tensors(headless))
+    save_file(start, headless / "model.safetensors", {"format": "pt"})
+    words[words.index("--model") + 1] = str(headless)
+    assert "--fresh_head true" in refused(*words)
+    assert "give one of them" in refused(*words, "--fresh_head", "true", "--from_scratch")
+    command(*words, "--fresh_head", "true", "--lr", 1e-9)
+    assert read_json(tmp_path / "out" / "run.json")["config"]["fresh_head"] is True
+    found = _tensors(tmp_path / "out")
+    assert len(found) > len(start)
+    kept = {name: tensor for name, tensor in start.items() if name in found}
+    assert len(kept) >= 10
+    for name, tensor in kept.items():
+        torch.testing.assert_close(found[name], tensor.float(), atol=1e-6, rtol=0)
+    backbone = load_backbone(BackboneConfig(str(tmp_path / "out"), form="prompt"))
+    assert backbone.model.get_output_embeddings().weight is backbone.model.get_input_embeddings().weight
+
+
 def test_span_corruption_of_a_text_to_text_model(command, folders, texts, tmp_path):
     model = tmp_path / "t5"
     shutil.copytree(folders["t5v11-text"], model)

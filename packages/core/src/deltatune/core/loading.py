@@ -22,6 +22,8 @@ from deltatune.core.fresh import fresh_model
 from deltatune.core.processes import local_rank
 from deltatune.core.sites import Sites, read_sites, sites_of
 
+_WITHOUT_HEAD = "; `deltatune pretrain --fresh_head true` gives an encoder a new head for masked words"
+
 
 def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Backbone:
     """Load model and tokenizer.
@@ -66,7 +68,7 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
     if lost:
         raise DeltatuneError(
             f"model {config.model}: the checkpoint does not hold {lost[0]} ({len(lost)} such tensors) as form '{form}' needs it; "
-            "choose another --form or a complete checkpoint"
+            f"choose another --form or a complete checkpoint{_WITHOUT_HEAD if form == 'prompt' else ''}"
         )
     return wrap(
         model.to(pick_device(config.device)), tokenizer, sites=sites, form=form, name=config.model, fresh=frozenset(fresh),

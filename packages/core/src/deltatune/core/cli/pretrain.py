@@ -27,6 +27,7 @@ def pretrain(
     mlm: MaskedLM = MaskedLM(),  # noqa: B008 - frozen
     span: SpanCorruption = SpanCorruption(),  # noqa: B008 - frozen
     from_scratch: bool = False,
+    fresh_head: bool = False,
     steps: int = 1000,
     batch_size: int = 16,
     batch_tokens: int | None = None,
@@ -65,6 +66,7 @@ def pretrain(
         mlm: settings of masked language modelling.
         span: settings of span corruption.
         from_scratch: begin with new weights; the model's folder needs config.json and the tokenizer only.
+        fresh_head: begin with a new head for masked words, for an encoder that was saved without one.
         steps: updates.
         batch_size: rows in one forward pass.
         batch_tokens: tokens, padding included, in one forward pass; takes the place of batch_size.
@@ -90,6 +92,8 @@ def pretrain(
         tag: a word of yours that goes into the records.
         overwrite: throw away a run that is in out_dir.
     """
+    if from_scratch and fresh_head:
+        raise DeltatuneError("--from_scratch and --fresh_head: new weights include the head; give one of them")
     source = BackboneConfig(model, revision, "auto", device, "fp32", sites)
     kind = objective_kind(source) if objective == "auto" else objective
     config = PretrainConfig(
@@ -118,6 +122,7 @@ def pretrain(
         config,
         probes=tuple(tasks),
         from_scratch=from_scratch,
+        fresh_head=fresh_head,
         save_as=save_as,
     )
     facts = pretrain_to(run, out_dir, {"command": "deltatune pretrain", "tag": tag}, config_yaml, overwrite)

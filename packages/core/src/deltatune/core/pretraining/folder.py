@@ -16,7 +16,7 @@ from deltatune.core.evaluation import Scores
 from deltatune.core.loading import load_backbone
 from deltatune.core.pretraining.config import PretrainConfig
 from deltatune.core.pretraining.loop import PretrainHooks, pretrain
-from deltatune.core.pretraining.models import Precision, fresh_backbone, save_model
+from deltatune.core.pretraining.models import Precision, fresh_backbone, save_model, with_fresh_head
 from deltatune.core.pretraining.probe import Probe
 from deltatune.core.pretraining.texts import Texts
 from deltatune.core.processes import join
@@ -35,6 +35,7 @@ class PretrainRun:
         config: how it is trained.
         probes: tasks that are scored zero-shot on the way.
         from_scratch: start from new weights, drawn from `config.seed`.
+        fresh_head: start from the model's weights and a new head for masked words (see `with_fresh_head`).
         save_as: precision of the files.
     """
 
@@ -43,6 +44,7 @@ class PretrainRun:
     config: PretrainConfig
     probes: tuple[TaskChoice, ...] = ()
     from_scratch: bool = False
+    fresh_head: bool = False
     save_as: Precision = "fp32"
 
     def identity(self) -> dict[str, Any]:
@@ -53,12 +55,18 @@ class PretrainRun:
             "pretrain": self.config.identity(),
             "probes": [plain(asdict(choice)) for choice in self.probes],
             "from_scratch": self.from_scratch,
+            **({"fresh_head": True} if self.fresh_head else {}),
             "save_as": self.save_as,
         }
 
     def prepare(self) -> tuple[Backbone, list[Probe]]:
         """The model, loaded or new, and what scores it."""
-        backbone = fresh_backbone(self.model, self.config.seed) if self.from_scratch else load_backbone(self.model)
+        if self.from_scratch:
+            backbone = fresh_backbone(self.model, self.config.seed)
+        elif self.fresh_head:
+            backbone = with_fresh_head(self.model, self.config.seed)
+        else:
+            backbone = load_backbone(self.model)
         return backbone, [Probe.of(backbone, choice.load(), choice.max_length) for choice in self.probes]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from deltatune.core.backbone import Backbone, BackboneConfig, wrap
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import replacing
 from deltatune.core.fresh import fresh_model
-from deltatune.core.loading import pick_device, quiet, resolve
+from deltatune.core.loading import load_backbone, pick_device, quiet, resolve
 from deltatune.core.sites import read_sites, sites_of
 
 if TYPE_CHECKING:
@@ -127,6 +127,29 @@ def fresh_backbone(config: BackboneConfig, seed: int) -> Backbone:
         raise DeltatuneError(f"model {config.model}: a {settings.model_type} model cannot be pre-trained here") from error
     sites = read_sites(config.sites) if isinstance(config.sites, Path) else config.sites or sites_of(settings)
     return wrap(model.to(pick_device(config.device)), tokenizer, sites=sites, form=form, name=config.model)
+
+
+def with_fresh_head(config: BackboneConfig, seed: int) -> Backbone:
+    """An encoder that was saved without its head for masked words, with a new one; its output matrix is the word table.
+
+    Args:
+        config: which model.
+        seed: of the head's values.
+
+    Raises:
+        DeltatuneError: the checkpoint lacks more than that head, or is not an encoder.
+    """
+    backbone = fresh_backbone(replace(config, form="prompt"), seed)
+    if backbone.form != "prompt":
+        raise DeltatuneError(f"model {config.model}: only an encoder has a head for masked words; leave --fresh_head out")
+    given = load_backbone(replace(config, form="head", device="cpu"), num_labels=1).model.state_dict()
+    prefix = f"{backbone.model.base_model_prefix}."
+    own = {name: tensor for name, tensor in backbone.model.state_dict().items() if name.startswith(prefix)}
+    if missing := sorted(own.keys() - given.keys()):
+        raise DeltatuneError(f"model {config.model}: the checkpoint does not hold {missing[0]} ({len(missing)} such tensors)")
+    for name, tensor in own.items():
+        tensor.copy_(given[name])
+    return backbone
 
 
 def _settings(config: BackboneConfig) -> Any:
