@@ -151,6 +151,9 @@ def test_lora_update_is_scaled_b_a(tiny, stir):
         (lambda: LoRA(rank=0), "lora.rank must be at least 1, got 0"),
         (lambda: LoRA(dropout=1.0), r"lora.dropout must be in \[0, 1\), got 1.0"),
         (lambda: LoRA(targets=()), "lora.targets is empty"),
+        (lambda: LoRA(targets=("query", "value", "query")), "lora.targets names query 2 times; name each once"),
+        (lambda: Houlsby(sites=("ffn", "ffn")), "houlsby.sites names ffn 2 times; name each once"),
+        (lambda: Modules(("*.a", "*.a")), r"modules.patterns names \*.a 2 times; name each once"),
         (lambda: Houlsby(width=0), "houlsby.width must be at least 1, got 0"),
         (lambda: Houlsby(reduction=0), "houlsby.reduction must be at least 1, got 0"),
         (lambda: Houlsby(init_std=-1.0), "houlsby.init_std must not be negative, got -1.0"),
@@ -164,6 +167,28 @@ def test_lora_update_is_scaled_b_a(tiny, stir):
 def test_settings_out_of_range(config, message):
     with pytest.raises(DeltatuneError, match=message):
         config()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (LoRA(targets=("contract", "value", "query")), LoRA(targets=("query", "value", "contract"))),
+        (Houlsby(sites=("ffn", "self")), Houlsby(sites=("self", "ffn"))),
+        (Modules(("*.b", "*.a")), Modules(("*.a", "*.b"))),
+    ],
+)
+def test_the_order_in_which_places_are_named_does_not_matter(one, other):
+    assert one == other
+    assert one.describe() == other.describe()
+
+
+def test_the_order_of_targets_decides_no_initial_value(tiny):
+    weights = [
+        attach(tiny("roberta-head"), LoRA(rank=2, targets=targets), generator=torch.Generator().manual_seed(0)).weights()
+        for targets in (("value", "query"), ("query", "value"))
+    ]
+    assert list(weights[0]) == list(weights[1])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.parametrize(

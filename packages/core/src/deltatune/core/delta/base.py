@@ -8,6 +8,7 @@ changing the batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -43,6 +44,17 @@ class DeltaConfig(ABC):
         """Kind and settings as plain values, for checkpoints and records."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {"kind": type(self).__name__} | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def unordered(setting: str, names: tuple[str, ...], known: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """`names` in the order of `known`, the others behind by alphabet, so that settings that mean the same are equal.
+
+    Raises:
+        DeltatuneError: one stands there twice.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DeltatuneError(f"{setting} names {twice[0]} {names.count(twice[0])} times; name each once")
+    return tuple(sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name)))
 
 
 class Delta(nn.Module):

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from deltatune.core.backbone import Backbone
-from deltatune.core.delta.base import Delta, DeltaConfig, Linear, change_output, fill_normal, hook_all, module_at, width_of
+from deltatune.core.delta.base import (
+    Delta,
+    DeltaConfig,
+    Linear,
+    change_output,
+    fill_normal,
+    hook_all,
+    module_at,
+    unordered,
+    width_of,
+)
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.sites import Kind, SubLayer
 
@@ -62,6 +72,7 @@ class Houlsby(DeltaConfig):
             raise DeltatuneError(f"houlsby.init_std must not be negative, got {self.init_std}")
         if not self.sites:
             raise DeltatuneError("houlsby.sites is empty; name at least one of self, cross, ffn")
+        object.__setattr__(self, "sites", unordered("houlsby.sites", self.sites, get_args(Kind)))
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """See `DeltaConfig.build`."""

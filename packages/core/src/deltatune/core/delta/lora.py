@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from deltatune.core.backbone import Backbone
-from deltatune.core.delta.base import Delta, DeltaConfig, Linear, add_to_output, fill_uniform, hook_all, module_at, width_of
+from deltatune.core.delta.base import (
+    Delta,
+    DeltaConfig,
+    Linear,
+    add_to_output,
+    fill_uniform,
+    hook_all,
+    module_at,
+    unordered,
+    width_of,
+)
 from deltatune.core.errors import DeltatuneError
 
 Role = Literal["query", "key", "value", "output", "expand", "contract"]
@@ -30,7 +40,8 @@ class LoRA(DeltaConfig):
         alpha: the update is scaled by alpha / rank.
         init: bound of the uniform start of A: 1/sqrt(in) (standard) or 1/sqrt(rank) (fan_rank, as the T5 papers ran it). B
             starts at 0.
-        targets: which maps of every attention (query, key, value, output) and feed-forward (expand, contract).
+        targets: which maps of every attention (query, key, value, output) and feed-forward (expand, contract),
+            each once; their order does not matter.
         dropout: probability of dropping entries of the input of A in training.
     """
 
@@ -48,6 +59,7 @@ class LoRA(DeltaConfig):
             raise DeltatuneError(f"lora.dropout must be in [0, 1), got {self.dropout}")
         if not self.targets:
             raise DeltatuneError("lora.targets is empty; name at least one of query, key, value, output, expand, contract")
+        object.__setattr__(self, "targets", unordered("lora.targets", self.targets, get_args(Role)))
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """See `DeltaConfig.build`."""
@@ -84,7 +96,7 @@ class LoRADelta(Delta):
     identity_at_start = True
 
     def __init__(self, config: LoRA, backbone: Backbone, generator: torch.Generator) -> None:
-        """Create factors in the order of the sub-layers, targets in the order given."""
+        """Create factors in the order of the sub-layers, targets in that of `Role`."""
         super().__init__(config)
         for sublayer in backbone.sites.sublayers(backbone.model):
             for role in config.targets:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.core.backbone import Backbone
-from deltatune.core.delta.base import Delta, DeltaConfig, fill_normal
+from deltatune.core.delta.base import Delta, DeltaConfig, fill_normal, unordered
 from deltatune.core.errors import DeltatuneError
 
 
@@ -31,7 +31,7 @@ class Modules(DeltaConfig):
     """The parameters whose names match.
 
     Args:
-        patterns: shell patterns on parameter names, such as '*.layer_norm.weight'; a name may match several.
+        patterns: shell patterns on parameter names, such as '*.layer_norm.weight', in any order; a name may match several.
     """
 
     patterns: tuple[str, ...] = ()
@@ -40,6 +40,7 @@ class Modules(DeltaConfig):
         """Check that there is something to match."""
         if not self.patterns:
             raise DeltatuneError("modules.patterns is empty; give at least one shell pattern such as '*LayerNorm*'")
+        object.__setattr__(self, "patterns", unordered("modules.patterns", self.patterns))
 
     def build(self, backbone: Backbone, generator: torch.Generator) -> Delta:
         """See `DeltaConfig.build`."""
