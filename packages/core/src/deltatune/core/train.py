@@ -159,6 +159,7 @@ class _Run:
         self.processes = PartialState(cpu=self.device.type == "cpu")
         self.per_epoch = batches.per_epoch(config.accumulation)
         self.total = config.total(self.per_epoch)
+        config.require_reached(self.total)
         self.history = History()
         self.selection = Selection(config.ties, config.early_stopping)
         self.best: dict[str, Tensor] = {}

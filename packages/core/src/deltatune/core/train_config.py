@@ -33,7 +33,7 @@ class TrainConfig:
         select: keep the weights of the best evaluation or of the last update.
         ties: which of equal best evaluations is kept.
         early_stopping: evaluations without improvement after which training ends; null never.
-        snapshots: updates between snapshots, or a list of the updates to keep; null for none.
+        snapshots: updates between snapshots, or a list of the updates to keep, none after the last; null for none.
         data_seed: of the order of examples and the choice among several answers.
         dropout_seed: of dropout and any other noise in the objective.
         precision: fp32, or bf16: forward passes in bfloat16, weights and optimizer in their own type.
@@ -72,6 +72,8 @@ class TrainConfig:
         steps = (self.snapshots,) if isinstance(self.snapshots, int) else self.snapshots or ()
         if any(step < 1 for step in steps):
             raise DeltatuneError(f"snapshots must name updates from 1, got {self.snapshots}")
+        if self.epochs is None:
+            self.require_reached(self.steps)
         for name, known in (("select", "best last"), ("ties", "first last"), ("precision", "fp32 bf16")):
             if getattr(self, name) not in known.split():
                 raise DeltatuneError(f"{name} is {getattr(self, name)!r}; choose {known.replace(' ', ' or ')}")
@@ -90,6 +92,23 @@ class TrainConfig:
     def total(self, per_epoch: int) -> int:
         """Updates of a whole run, where an epoch has `per_epoch` of them."""
         return self.steps if self.epochs is None else math.ceil(self.epochs * per_epoch)
+
+    def updates(self, examples: int) -> int:
+        """Updates of a whole run on so many training examples."""
+        batches = -(-examples // self.batch_size)
+        return self.total(-(-batches // self.accumulation))
+
+    def require_reached(self, total: int) -> None:
+        """Require that a run of `total` updates comes to every snapshot that is named; an interval may be longer than the run.
+
+        Raises:
+            DeltatuneError: one is after the end.
+        """
+        late = [] if isinstance(self.snapshots, int) else [step for step in self.snapshots or () if step > total]
+        if late:
+            raise DeltatuneError(
+                f"snapshots: the run ends after {total} updates, before {late[0]}; leave it out, or train longer"
+            )
 
     def save_at(self, step: int) -> bool:
         """Whether the state is due to be saved after `step` updates."""

@@ -61,6 +61,7 @@ def prepare(config: TuneConfig) -> tuple[Tuned, Format, Task]:
     if not config.deltas:
         raise DeltatuneError("no delta given; choose one with --delta")
     task = config.task.load()
+    config.train.require_reached(config.train.updates(len(task.train)))
     backbone = load_backbone(config.backbone, num_labels=1 if task.regression else max(1, len(task.labels)))
     generator = torch.Generator().manual_seed(config.init_seed)
     form = build_format(backbone, task, config.task.max_length, config.deltas)
