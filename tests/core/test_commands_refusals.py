@@ -91,6 +91,12 @@ def test_damaged_files(copied, untouched, damage, message):
             "--delta LoRA --delta.rank 65",
             "lora.rank must be between 1 and 64 at bert.encoder.layer.0.attention.self.query, got 65",
         ),
+        ("--delta LoRA --delta.targets [query,query]", "lora.targets names query 2 times; name each once"),
+        ("--train.steps 4 --train.snapshots [2,5]", "the run ends after 4 updates, before 5; leave it out, or train longer"),
+        (
+            "--train.epochs 2 --train.batch_size 64 --train.snapshots [1,900]",
+            "updates, before 900; leave it out, or train longer",
+        ),
         ("--delta Lora", "there is no choice Lora"),
         ("--delta Modules", "modules.patterns is empty"),
         ("--train.stepz 3", "did you mean --train.steps?"),
@@ -170,6 +176,16 @@ def test_a_task_with_other_labels_is_not_evaluated(runs, copied, refused):
     assert listing(runs) == before
 
 
+def test_a_prompt_has_no_head_that_could_know_other_labels(copied, command, tmp_path):
+    command(*words_for(copied, "--form", "prompt", "--train.steps", 1))
+    before = read_json(tmp_path / "out/run.json")["scores"]["test"]["value"]
+    text = copied.read_text(encoding="utf-8").replace("[negative, positive]", "[positive, negative]")
+    copied.write_text(text, encoding="utf-8")
+    command("evaluate", "--run", tmp_path / "out", "--task", copied, "--device", "cpu")
+    record = json.loads((tmp_path / "out/records.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert (record["kind"], record["value"]) == ("evaluation", before)  # the words say the same in any order
+
+
 def test_another_base_needs_a_word_of_the_user_and_is_recorded(runs, command, refused, tmp_path):
     command("tune", "--config", runs / "LoRA/config.yaml", "--delta", "Full", "--out_dir", tmp_path / "full")
     command("merge", "--run", tmp_path / "full", "--out_dir", tmp_path / "base")
@@ -205,9 +221,14 @@ def test_a_file_never_takes_the_place_of_a_folder(runs, untouched, tmp_path):
     shutil.copytree(runs / "LoRA", tmp_path / "run")
     message = f"cannot write {tmp_path / 'run'}: it is a folder; nothing was changed; name a file"
     assert message in untouched("evaluate", "--run", tmp_path / "run", "--predictions", tmp_path / "run")
+    assert message in untouched("evaluate", "--run", tmp_path / "no run", "--predictions", tmp_path / "run")  # before anything
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
     words = ("predict", "--run", tmp_path / "run", "--input", tmp_path / "in.jsonl", "--output", tmp_path / "run")
     assert message in untouched(*words)
+    below = tmp_path / "in.jsonl/answers.jsonl"
+    message = f"cannot write {below}: Not a directory; nothing was changed; name another file"
+    assert message in untouched("predict", "--run", tmp_path / "no run", *words[3:5], "--output", below)
+    assert message in untouched("evaluate", "--run", tmp_path / "no run", "--predictions", below)
 
 
 @pytest.mark.parametrize("count", ["0", "-5"])

@@ -158,6 +158,21 @@ def remove_scratch(folder: Path, names: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def require_writable(path: Path) -> None:
+    """Require that a file can take the name `path`, before what is to stand in it is computed; leaves nothing behind.
+
+    Raises:
+        DeltatuneError: as `replacing`.
+    """
+    try:
+        if path.is_dir():
+            raise DeltatuneError(f"cannot write {path}: it is a folder; nothing was changed; name a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=folder)).rmdir()
+    except OSError as error:
+        raise DeltatuneError(f"cannot write {path}: {error.strerror}; nothing was changed; name another file") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` (utf-8, newlines as given) to `path` as a whole or not at all."""
     with replacing(path) as target:

@@ -112,9 +112,10 @@ class TunedRun:
         Raises:
             DeltatuneError: the head knows other labels, or another number of them.
         """
-        if self.labels is not None and self.labels != task.labels:
+        # A prompt or a text carries the task's own words; a head has a row for each label that it was tuned for.
+        if backbone.form == "head" and self.labels is not None and self.labels != task.labels:
             known, asked = ", ".join(self.labels), ", ".join(task.labels)
-            raise DeltatuneError(f"{self.path}: its head knows the labels {known}, and task {task.name} has {asked}")
+            raise DeltatuneError(f"{self.path}: its head knows the labels {known}, and task {task.name} has {asked or 'none'}")
         wanted = 1 if task.regression else len(task.labels)
         if backbone.form == "head" and self.num_labels not in (None, wanted):
             raise DeltatuneError(f"{self.path}: its head has {self.num_labels} rows, and task {task.name} needs {wanted}")

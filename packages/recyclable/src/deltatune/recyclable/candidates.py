@@ -77,7 +77,7 @@ def _read(place: Path, old: Backbone, task: Task) -> Candidate:
     ours = (place / checkpoint.ABOUT).is_file() or (place / "delta" / checkpoint.ABOUT).is_file()
     saved = checkpoint.read(place) if ours else peft_format.import_adapter(place, old)
     labels = saved.about.get("labels")
-    if labels is not None and tuple(labels) != task.labels:
+    if saved.head and labels is not None and tuple(labels) != task.labels:
         raise DeltatuneError(f"its head knows the labels {', '.join(labels)}, and task {task.name} has {', '.join(task.labels)}")
     checkpoint.attach_saved(saved, old, other_base=True).detach()  # names and shapes
     fits = f"{len(saved.weights)} names and shapes fit {old.name}"

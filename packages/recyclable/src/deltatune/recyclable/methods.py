@@ -97,12 +97,12 @@ class Recycle(Method):
 
 
 def require_labels(opened: TunedRun, task: Task) -> None:
-    """Require that the head of a run knows the labels of `task`, in this order; a run without labels passes.
+    """Require that the head of a run knows the labels of `task`, in this order; a run without head or labels passes.
 
     Raises:
         DeltatuneError: other labels.
     """
-    if opened.labels is not None and opened.labels != task.labels:
+    if opened.saved.head and opened.labels is not None and opened.labels != task.labels:
         known, asked = ", ".join(opened.labels), ", ".join(task.labels)
         raise DeltatuneError(
             f"{opened.path}: its head knows the labels {known}, and task {task.name} has {asked}; start with --head_init fresh"

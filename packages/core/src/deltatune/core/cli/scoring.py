@@ -17,7 +17,7 @@ from deltatune.core.data.readers import read_lines
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import evaluate as score
 from deltatune.core.evaluation import run as answer
-from deltatune.core.files import write_text
+from deltatune.core.files import require_writable, write_text
 from deltatune.core.reuse import TunedRun, open_run
 from deltatune.core.run import append_records
 
@@ -44,7 +44,7 @@ def evaluate(
         run: a run, RUN@STEP for a snapshot, or a delta folder.
         split: which examples.
         model: another base model than the run's; needs --other_base unless its weights are the same.
-        task: another task than the run's, with the same labels.
+        task: another task than the run's; with the same labels, if the run has a head.
         data_dir: where the task's files are now, if not where they were.
         other_base: allow a base with another digest.
         device: where to compute.
@@ -56,6 +56,8 @@ def evaluate(
     """
     if max_examples is not None and max_examples < 1:
         raise DeltatuneError(f"--max_examples must be at least 1, got {max_examples}")
+    if predictions is not None:
+        require_writable(predictions)
     opened = open_run(run)
     choice = opened.task_choice(task, data_dir, whole)
     loaded = choice.load()
@@ -121,6 +123,8 @@ def predict(
         sites: YAML record of the base's architecture; the one that the run was tuned with by default.
     """
     rows = _read_rows(input)
+    if output is not None:
+        require_writable(output)
     opened = open_run(run)
     backbone = opened.backbone(model, device, precision, sites)
     choice = opened.task_choice(task, data_dir)
