@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,31 +9,16 @@ from deltatune.core.backbone import Device
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.combining import require_one_space
-from deltatune.core.data import Task
-from deltatune.core.delta import Tuned
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.evaluation import evaluate
 from deltatune.core.files import write_text
-from deltatune.core.formats import Format
-from deltatune.core.paths import End, end_of, grid, walk
-from deltatune.core.reuse import TunedRun, open_run
+from deltatune.core.paths import grid
+from deltatune.core.reuse import open_run
+from deltatune.recyclable.between import ends_between, measure
 from deltatune.recyclable.commands.results import Found, Kept
 from deltatune.recyclable.methods import identity
-from deltatune.recyclable.paths import Point, best, summary, table
-from deltatune.recyclable.tokenizers import compare, require_readable
+from deltatune.recyclable.paths import best, summary, table
 
 Along = Literal["auto", "whole", "delta"]
-
-
-@dataclass(frozen=True)
-class _Ends:
-    """A model at the left end, with both ends of its path."""
-
-    tuned: Tuned
-    form: Format
-    task: Task
-    left: End
-    right: End
 
 
 def interpolate(
@@ -83,13 +67,13 @@ def interpolate(
     whole = along == "whole" or (along == "auto" and not one_base)
     choice = runs[0].task_choice(task, data_dir)
     loaded = choice.load()
-    found = _ends(runs, (left_model, right_model), loaded, whole, device)
+    found = ends_between(runs, (left_model, right_model), loaded, whole, device)
     settings = {"left": ids[0], "right": ids[1], "task": choice.task, "data": loaded.digest, "points": points}
     settings |= {"along": "whole" if whole else "delta", "max_dev": max_dev, "max_test": max_test}
     settings |= {"bases": [run.saved.base for run in runs], "max_length": choice.max_length}
 
     def work() -> Found:
-        measured = _measure(found, grid(points), max_dev, max_test)
+        measured = measure(found, grid(points), max_dev, max_test)
         metric = found.form.metric
         write_text(out_dir / "result.csv", table(measured, metric="acc" if metric == "accuracy" else metric))
         common = {"kind": "path", "task": choice.task, "along": settings["along"], "metric": metric}
@@ -102,42 +86,3 @@ def interpolate(
     for name, value in facts["path"].items():
         console.print(f"{name.replace('_', ' ')}: {value:.4f}")
     console.print(f"{points} points in {out_dir / 'result.csv'}", soft_wrap=True)
-
-
-def _ends(
-    runs: tuple[TunedRun, TunedRun], models: tuple[str | None, str | None], task: Task, whole: bool, device: Device
-) -> _Ends:  # fmt: skip
-    backbone = runs[0].backbone(models[0], device)
-    form = runs[0].format(backbone, task)
-    if runs[1].labels != runs[0].labels:
-        raise DeltatuneError(f"{runs[1].path}: its head knows other labels than that of {runs[0].path}; take runs of one task")
-    if not whole:
-        tuned = runs[0].attach(backbone)
-        left = end_of(tuned)
-        tuned.load(runs[1].saved.weights)
-        right = end_of(tuned)
-        tuned.load(runs[0].saved.weights)
-        return _Ends(tuned, form, task, left, right)
-    other = runs[1].backbone(models[1], "cpu")
-    if backbone.tokenizer is not None and other.tokenizer is not None:
-        require_readable(compare(backbone.tokenizer, other.tokenizer), other.name)
-    right = end_of(runs[1].attach(other), with_base=True)
-    del other
-    tuned = runs[0].attach(backbone)
-    return _Ends(tuned, form, task, end_of(tuned, with_base=True), right)
-
-
-def _measure(found: _Ends, places: list[float], max_dev: int | None, max_test: int | None) -> list[Point]:
-    parts = {"dev": found.task.dev[:max_dev], "test": found.task.test[:max_test]}
-    encoded = {split: found.form.features(part) for split, part in parts.items() if part}
-    if not encoded:
-        raise DeltatuneError(f"task {found.task.name} has neither dev nor test examples to score a path on")
-
-    def measure() -> dict[str, float]:
-        numbers: dict[str, float] = {}
-        for split, features in encoded.items():
-            scores = evaluate(found.tuned, found.form, parts[split], features)
-            numbers |= {f"{split}_performance": scores.value, f"{split}_loss": scores.loss}
-        return numbers
-
-    return [Point(**row) for row in walk(found.tuned, [found.left, found.right], places, measure)]
