@@ -99,20 +99,24 @@ def ends_higher(context: Context, seed: int) -> Effects:
 
 
 def similar_task(context: Context, seed: int) -> Effects:
-    """C8: updates until 95% of the final score, from the weights of a similar and of an unrelated task."""
+    """C8: updates until 95% of the final score, from the deltas of a similar and of an unrelated task, with a fresh head."""
     arm = Arm("Full", NEW, ASPECT, seed + ELSE, seed + ELSE, every=bench.EVERY)
-    sources = {name: outdated(context, seed, task=task) for name, task in (("similar", SIMILAR), ("unrelated", UNRELATED))}
-    runs = {"afresh": tuned_on(context, seed, NEW)}
-    runs |= {name: recycled(context, arm, source, WHOLE) for name, source in sources.items()}
-    runs["similar, fresh head"] = recycled(context, arm, sources["similar"], FRESH)
-    runs["similar, head alone"] = recycled(context, arm, sources["similar"], ALONE)
+    similar, unrelated = (outdated(context, seed, task=task) for task in (SIMILAR, UNRELATED))
+    runs = {
+        "afresh": tuned_on(context, seed, NEW),
+        "similar": recycled(context, arm, similar, FRESH),
+        # Its labels are others, so that its head says nothing about this task; it is fresh for both.
+        "unrelated": recycled(context, arm, unrelated, FRESH),
+        "similar with its head": recycled(context, arm, similar, WHOLE),
+        "head of similar alone": recycled(context, arm, similar, ALONE),
+    }
     gained = {name: saved_updates(runs["afresh"], run) for name, run in runs.items() if name != "afresh"}
     controls = {
-        "fresh": gained["unrelated"],
-        "fresh_head": gained["similar, fresh head"],
-        "head": gained["similar"] - gained["similar, head alone"],
+        "unrelated": gained["unrelated"],
+        "similar": gained["similar"],
+        "head": gained["similar with its head"] - gained["head of similar alone"],
     }
-    gates = {"solved": solved(sources["similar"]), "learned": score(runs["afresh"], "dev") - bench.chance([ASPECT])}
+    gates = {"solved": solved(similar), "learned": score(runs["afresh"], "dev") - bench.chance([ASPECT])}
     return Effects(gained["similar"] - gained["unrelated"], controls, gates, curves(runs))
 
 
