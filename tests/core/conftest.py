@@ -6,6 +6,7 @@ import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from deltatune.core import checkpoint
 from deltatune.core.backbone import Backbone, untie, wrap
 from deltatune.core.delta import BitFit, DeltaConfig, Full, Head, Houlsby, LoRA, Modules, Prefix, SoftPrompt, Tuned, attach
 from deltatune.core.sites import read_sites
@@ -216,6 +218,31 @@ def stir() -> Callable[..., dict[str, Tensor]]:
     return change
 
 
+@pytest.fixture
+def saved_as(tiny, stir, tmp_path) -> Callable[..., tuple[Path, Tuned]]:
+    """`saved_as(name, *configs)`: a stirred delta as a folder, and the tuned model."""
+
+    def make(name: str, *configs: DeltaConfig, **settings: Any) -> tuple[Path, Tuned]:
+        tuned = attach(tiny(name), *configs, **settings)
+        stir(tuned)
+        checkpoint.save(tmp_path / "delta", tuned)
+        return tmp_path / "delta", tuned
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def roberta() -> transformers.PreTrainedTokenizerBase:
+    """The small tokenizer of RoBERTa's kind that the reference vectors were made with."""
+    return _tokenizer("roberta")
+
+
+@pytest.fixture(scope="session")
+def bert() -> transformers.PreTrainedTokenizerBase:
+    """The same of BERT's kind."""
+    return _tokenizer("bert")
+
+
 @pytest.fixture(scope="session")
 def configs() -> dict[str, DeltaConfig]:
     """The settings behind the parameters of `config`."""
@@ -249,15 +276,9 @@ def batch(batch_for, name) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="session")
-def reviews(tmp_path_factory) -> Path:
+def reviews(few_reviews) -> Path:
     """The task file of the bundled example, with few examples."""
-    source, folder = Path(__file__).parents[2] / "examples/reviews", tmp_path_factory.mktemp("reviews")
-    shutil.copy(source / "task.yaml", folder)
-    for name, count in {"train": 24, "dev": 12, "test": 13}.items():
-        lines = (source / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        (folder / f"{name}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
-    shutil.copytree(source / "model", folder / "model")
-    return folder / "task.yaml"
+    return few_reviews(train=24, dev=12, test=13) / "task.yaml"
 
 
 @pytest.fixture(scope="session")
