@@ -10,11 +10,11 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from deltatune.core import cli as core
 from deltatune.core.evaluation import Scores
+from deltatune.core.evidence import Clock, Comparison
 from deltatune.core.files import read_json, read_text, write_text
 from deltatune.core.run import read_records
-from deltatune.recyclable.advice import TRIED, Comparison, Evidence, constant, decide
+from deltatune.recyclable.advice import TRIED, Evidence, constant, decide
 from deltatune.recyclable.tokenizers import compare
-from deltatune.recyclable.trials import Clock
 
 LABELS = [0, 1] * 50
 

@@ -17,14 +17,21 @@ from deltatune.core.formats import Feature, Format
 class Method:
     """Ordinary tuning; a paper overrides what it does otherwise.
 
-    `tune_to` calls `begin` once, then `trained`, then `loss` in every forward pass, and `hold` before what is evaluated or saved.
-    Everything that changes the outcome must be in `settings`, and nothing may depend on how often or when a method was called: an
-    interrupted run begins again.
+    `tune_to` calls `asks` and `begin` once, then `trained`, then `loss` in every forward pass, and `hold` before what is
+    evaluated or saved. Everything that changes the outcome must be in `settings`, and nothing may depend on how often or when a
+    method was called: an interrupted run begins again.
     """
 
     def settings(self) -> Mapping[str, Any]:
         """Plain values that decide the outcome; part of the run's identity."""
         return {}
+
+    def asks(self, tuned: Tuned, form: Format) -> Format:
+        """How the task is asked, given how it is asked without the method.
+
+        What is tuned under a form of a paper's own is scored by that paper's commands, and the core refuses to ask otherwise.
+        """
+        return form
 
     def begin(self, tuned: Tuned, form: Format, task: Task) -> Mapping[str, Scores]:
         """Give the attached deltas the values that training starts from.

@@ -110,8 +110,12 @@ class TunedRun:
         """How `task` is asked.
 
         Raises:
-            DeltatuneError: the head knows other labels, or another number of them.
+            DeltatuneError: the head knows other labels, or another number of them; or the task was asked in a form of a paper's.
         """
+        if (package := self.saved.about.get("asked_by")) is not None:
+            raise DeltatuneError(
+                f"{self.path}: its task was asked in a form of {package}; score it with the commands of that package"
+            )
         # A prompt or a text carries the task's own words; a head has a row for each label that it was tuned for.
         if backbone.form == "head" and self.labels is not None and self.labels != task.labels:
             known, asked = ", ".join(self.labels), ", ".join(task.labels)

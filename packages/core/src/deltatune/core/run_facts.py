@@ -56,7 +56,8 @@ def described(config: TuneConfig, tuned: Tuned, form: Format, task: Task) -> dic
     """What a delta folder says about its run, so that a copy of the folder alone is used as the run is."""
     settings = config.identity()
     sites = plain(asdict(tuned.backbone.sites)) if config.backbone.sites is not None else None
-    return {
+    package = ".".join(type(form).__module__.split(".")[:2])
+    return ({} if package == "deltatune.core" else {"asked_by": package}) | {
         "task": config.task.task,
         "labels": list(task.labels),
         "metric": form.metric,

@@ -232,8 +232,9 @@ def _finished(config: TuneConfig, folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _begun(config: TuneConfig, method: Method) -> tuple[tuple[Tuned, Format, Task], Mapping[str, Scores]]:
-    prepared = prepare(config)
-    return prepared, method.begin(*prepared)
+    tuned, form, task = prepare(config)
+    form = method.asks(tuned, form)
+    return (tuned, form, task), method.begin(tuned, form, task)
 
 
 def _claim(config: TuneConfig, folder: RunFolder, facts: Mapping[str, Any], config_yaml: str, overwrite: bool) -> bool:

@@ -11,6 +11,7 @@ from scipy import stats
 
 from deltatune.core.data import Example
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.evidence import deal
 from deltatune.ensemble.bench import Prepared
 from deltatune.ensemble.measures import MEASURES
 from deltatune.ensemble.mixture import choose, learn, losses, mixture
@@ -159,15 +160,6 @@ def compare(name: str, held_out: Sequence[float], even: Sequence[float]) -> Evid
     if len(gains) > 1:
         half = float(stats.t.ppf(0.975, len(gains) - 1)) * float(gains.std()) / math.sqrt(len(gains))
     return Evidence(name, tuple(held_out), mean, mean - half, mean + half)
-
-
-def deal(examples: Sequence[Example], folds: int) -> list[list[int]]:
-    """Numbers of the examples of each fold: every label is dealt out over the folds in turn."""
-    by_label: dict[object, list[int]] = {}
-    for i, example in enumerate(examples):
-        by_label.setdefault(example.label if example.label is not None else "", []).append(i)
-    order = [i for rows in by_label.values() for i in rows]
-    return [sorted(order[fold::folds]) for fold in range(folds)]
 
 
 def _with(prepared: Prepared, train: Sequence[Example], dev: Sequence[Example]) -> Prepared:

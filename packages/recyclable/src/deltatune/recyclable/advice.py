@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from deltatune.core.evaluation import Scores
-from deltatune.core.metrics import higher_is_better, score
+from deltatune.core.evidence import Comparison
+from deltatune.core.metrics import score
 
 Advice = Literal["reuse as it is", "initialize from it", "distill from it", "tune afresh", "undecided"]
 TRIED: dict[str, Advice] = {
@@ -20,7 +19,6 @@ TRIED: dict[str, Advice] = {
     "distilled": "distill from it",
     "fresh": "tune afresh",
 }
-_RESAMPLES = 100  # of the examples, for the spread of a metric that is no mean over them
 
 
 @dataclass(frozen=True)
@@ -66,49 +64,6 @@ def constant(metric: str, references: Sequence[Any]) -> Scores:
     predictions = [answer] * len(references)
     found = score(metric, predictions, list(references))
     return Scores(found.value, metric, float("nan"), found.stderr, len(references), predictions, found.per_example)
-
-
-class Comparison:
-    """Differences of scores over the same examples.
-
-    Args:
-        references: what predictions are compared with, one an example.
-    """
-
-    def __init__(self, references: Sequence[Any]) -> None:
-        """Nothing compared yet."""
-        self.references = references
-        self._resampled: dict[int, list[float]] = {}
-
-    def gap(self, left: Scores, right: Scores) -> tuple[float, float]:
-        """How much better `left` is, and the standard error of that.
-
-        Of a metric that is a mean over examples, from the differences one by one; of another, from resampled examples (seed 0).
-        """
-        sign = 1.0 if higher_is_better(left.metric) else -1.0
-        difference = sign * (left.value - right.value)
-        if left.stderr is not None and left.per_example is not None and right.per_example is not None:
-            apart = np.asarray(left.per_example) - np.asarray(right.per_example)
-            return difference, float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else 0.0
-        spread = np.asarray(self._values(left)) - np.asarray(self._values(right))
-        return difference, float(np.nanstd(spread, ddof=1))
-
-    def clearly(self, left: Scores, right: Scores) -> bool:
-        """Whether `left` is better by more than one standard error."""
-        difference, error = self.gap(left, right)
-        return difference > error
-
-    def _values(self, scores: Scores) -> list[float]:
-        """The metric on resampled examples, the same ones for all scores."""
-        if id(scores) not in self._resampled:
-            draw, count = np.random.default_rng(0), len(self.references)
-            found = []
-            for _ in range(_RESAMPLES):
-                rows = draw.integers(count, size=count).tolist()
-                chosen = ([side[row] for row in rows] for side in (scores.predictions, self.references))
-                found.append(score(scores.metric, *chosen).value)
-            self._resampled[id(scores)] = found
-        return self._resampled[id(scores)]
 
 
 def decide(evidence: Evidence) -> Verdict:

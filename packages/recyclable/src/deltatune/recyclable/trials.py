@@ -15,6 +15,7 @@ from deltatune.core.data import Task
 from deltatune.core.delta import Tuned, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
+from deltatune.core.evidence import Clock
 from deltatune.core.formats import Format, build_format
 from deltatune.core.method import Method
 from deltatune.core.optim import OptimizerConfig
@@ -32,43 +33,6 @@ _MARGIN = 1.25  # of what evaluations are expected to take
 
 class _TimeIsUpError(Exception):
     """Ends a training whose time has passed."""
-
-
-@dataclass
-class Clock:
-    """A budget of wall-clock seconds that began with the object.
-
-    Args:
-        budget: seconds for everything.
-    """
-
-    budget: float
-
-    def __post_init__(self) -> None:
-        self.begun = time.perf_counter()
-
-    @property
-    def spent(self) -> float:
-        """Seconds since the beginning."""
-        return time.perf_counter() - self.begun
-
-    @property
-    def now(self) -> float:
-        """As `time.perf_counter`."""
-        return time.perf_counter()
-
-    def require(self, needed: float, what: str) -> None:
-        """Require that the rest of the budget is enough.
-
-        Raises:
-            DeltatuneError: it is not; with the budget that would be.
-        """
-        if self.spent + needed > self.budget:
-            least = 5 * (1 + int((self.spent + needed) * 1.1 / 5))
-            raise DeltatuneError(
-                f"--budget {self.budget:g} s is too small for {what}: about {least} s are needed; raise it, or try fewer deltas "
-                "or examples (--max_dev, --max_train)"
-            )
 
 
 @dataclass

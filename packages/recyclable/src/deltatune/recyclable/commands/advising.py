@@ -16,6 +16,7 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.data import Task
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
+from deltatune.core.evidence import Clock
 from deltatune.core.loading import load_backbone
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.weights import Weights, cosine, difference, norm
@@ -26,7 +27,7 @@ from deltatune.recyclable.distill import Distillation
 from deltatune.recyclable.recycle import Recycling, put
 from deltatune.recyclable.teacher import Teacher
 from deltatune.recyclable.tokenizers import Reading, compare, require_readable
-from deltatune.recyclable.trials import Bench, Clock, Outcome, Trial, seconds_for_each, training, update_seconds
+from deltatune.recyclable.trials import Bench, Outcome, Trial, seconds_for_each, training, update_seconds
 
 
 def advise(
