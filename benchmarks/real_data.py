@@ -100,15 +100,13 @@ def main(
             f"[{number}/{len(plan)}, {(time.perf_counter() - began) / 60:.1f} min] {task} {delta} seed {seed}: {value:.4f}",
             flush=True,
         )
-    text = rows(out_dir, plan)
+    found = [{**record, "base": base_digest(out_dir, *item)} for item in plan for record in results(out_dir, *item)]
+    text = rows(found)
     print(text)
     if table is not None:
         write_text(table, text)
     if records is not None:
-        lines = [
-            json.dumps({**record, "base": base_digest(out_dir, *item)}) for item in plan for record in results(out_dir, *item)
-        ]
-        write_text(records, "".join(line + "\n" for line in lines))
+        write_text(records, "".join(json.dumps(record) + "\n" for record in found))
 
 
 def folder(out_dir: Path, task: str, delta: str, seed: int) -> Path:
@@ -127,25 +125,24 @@ def base_digest(out_dir: Path, task: str, delta: str, seed: int) -> str:
     return str(read_json(folder(out_dir, task, delta, seed) / "run.json")["base"]["digest"])
 
 
-def rows(out_dir: Path, plan: list[tuple[str, str, int]]) -> str:
-    """Mean and standard deviation over seeds, from the records of the runs."""
+def rows(records: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over seeds."""
     lines = [
-        "| task | delta | trainable | test metric | mean | standard deviation | seeds | training s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | delta | trainable | test metric | mean | standard deviation | seeds | test examples | training s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for task, delta in dict.fromkeys((task, delta) for task, delta, _ in plan):
-        found = [r for item in plan if item[:2] == (task, delta) for r in results(out_dir, *item)]
+    for task, delta in dict.fromkeys((record["task"], record["deltas"][0]["kind"]) for record in records):
+        found = [record for record in records if (record["task"], record["deltas"][0]["kind"]) == (task, delta)]
         values = [record["value"] for record in found]
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        own = sum(count for kind, count in found[0]["trainable"].items() if kind != "Head")
-        head = found[0]["trainable"].get("Head", 0)
-        seconds = statistics.mean(record["train_seconds"] for record in found)
+        counts, seconds = found[0]["trainable"], statistics.mean(record["train_seconds"] for record in found)
         cells = (
-            f"{own:,} + head {head:,}",
+            f"{sum(counts.values()) - counts.get('Head', 0):,} + head {counts.get('Head', 0):,}",
             found[0]["metric"],
             f"{statistics.mean(values):.3f}",
             f"{spread:.3f}",
             len(values),
+            f"{found[0]['n']:,}",
             f"{seconds:.0f}",
         )
         lines.append(f"| {task} | {delta} | {' | '.join(map(str, cells))} |")

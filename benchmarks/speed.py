@@ -180,9 +180,6 @@ def main(
     known = {"encoder": str(Path(spec.origin).parent / "model")}
     lines: list[dict[str, Any]] = []
     reached = peak()
-    print(f"{torch.get_num_threads()} threads; a bf16 matrix product reaches {reached / 1e9:.0f} Gflop/s")
-    print("| model | task | delta | arm | training examples/s | to Trainer | share of peak | scored examples/s | to Trainer |")
-    print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         if "t5" in models:
             known["t5"] = tiny_t5(Path(folder), known["encoder"])
@@ -192,36 +189,42 @@ def main(
             for _ in range(rounds):
                 for arm in ARMS:
                     found[arm].append(measure(arm, base, delta, task, updates))
-            facts = {"model": model, "task": name, "delta": delta}
-            lines += list(rows(facts, found, base, task, reached))
+            facts = {"model": model, "task": name, "delta": delta, "threads": torch.get_num_threads(), "peak": reached}
+            lines += described(facts, found, base, task)
+            print(rows(lines[-len(ARMS) :]), flush=True)
     if records is not None:
         write_text(records, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def rows(
-    facts: dict[str, str], found: Mapping[Arm, list[dict[str, float]]], base: str, task: Task, reached: float
-) -> list[dict[str, Any]]:
-    """Print one row for each arm and return its record."""
+def described(facts: dict[str, Any], found: Mapping[Arm, list[dict[str, float]]], base: str, task: Task) -> list[dict[str, Any]]:
+    """One record for each arm: examples per second of every round, and the operations that one training example needs."""
     backbone = load_backbone(BackboneConfig(base), num_labels=len(task.labels))
     features = build_format(backbone, task, 256).features(task.train[:2000])
     tokens = statistics.mean(len(feature["input_ids"]) for feature in features)
-    medians = {
-        arm: {key: statistics.median(r[key] for r in rounds) for key in ("train", "score")} for arm, rounds in found.items()
-    }
-    first = medians[ARMS[0]]
-    records = []
-    for arm, median in medians.items():
-        share = products(backbone, tokens) * median["train"] / reached
-        print(
-            f"| {' | '.join(facts.values())} | {arm.name} "
-            f"| {median['train']:.1f} | {median['train'] / first['train']:.2f} | {share:.0%} "
-            f"| {median['score']:.1f} | {median['score'] / first['score']:.2f} |",
-            flush=True,
+    common = {**facts, "tokens": round(tokens, 2), "operations": products(backbone, tokens)}
+    return [
+        {**common, "arm": arm.name, **{key: [one[key] for one in rounds] for key in ("train", "score")}}
+        for arm, rounds in found.items()
+    ]
+
+
+def rows(records: list[dict[str, Any]]) -> str:
+    """A table of medians over rounds."""
+    lines = [
+        "| model | task | delta | arm | training examples/s | to Trainer | share of peak | scored examples/s | to Trainer |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    first: dict[str, float] = {}
+    for record in records:
+        median = {key: statistics.median(record[key]) for key in ("train", "score")}
+        first = median if record["arm"] == ARMS[0].name else first
+        share = record["operations"] * median["train"] / record["peak"]
+        ratios = {key: value / first[key] for key, value in median.items()}
+        lines.append(
+            f"| {record['model']} | {record['task']} | {record['delta']} | {record['arm']} "
+            f"| {median['train']:.1f} | {ratios['train']:.2f} | {share:.0%} | {median['score']:.1f} | {ratios['score']:.2f} |"
         )
-        common = {**facts, "arm": arm.name, "threads": torch.get_num_threads(), "tokens": round(tokens, 2)}
-        records.append(common | {"train": [r["train"] for r in found[arm]], "score": [r["score"] for r in found[arm]],
-                                 "share_of_peak": share, "peak": reached})  # fmt: skip
-    return records
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
