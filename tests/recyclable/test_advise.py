@@ -10,10 +10,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from deltatune.core import cli as core
 from deltatune.core.evaluation import Scores
-from deltatune.core.evidence import Clock, Comparison
+from deltatune.core.evidence import Clock, Comparison, constant
 from deltatune.core.files import read_json, read_text, write_text
 from deltatune.core.run import read_records
-from deltatune.recyclable.advice import TRIED, Evidence, constant, decide
+from deltatune.recyclable.advice import TRIED, Evidence, decide
 from deltatune.recyclable.tokenizers import compare
 
 LABELS = [0, 1] * 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltatune.core.cli import CHOICES, Commands, Lazy, Planned, run
+from deltatune.core.cli import CHOICES, Commands, Lazy, run
 from deltatune.core.cli.reproduce import reproduce_of
 
 _HERE = "deltatune.combos.commands"
@@ -15,10 +15,13 @@ COMMANDS: Commands = {
     "sequence": Lazy(f"{_HERE}.running:sequence", "tune one method after another, the earlier ones frozen"),
     "gather": Lazy(f"{_HERE}.gathering:gather", "select on dev and make the tables of a grid"),
     "template": {"show": Lazy(f"{_HERE}.showing:show", "show a template on real examples, tokens, mask and label words marked")},
-    "embed": Planned("embed sentences for choosing demonstrations"),
-    "search": {"labels": Planned("search label words"), "templates": Planned("search templates")},
-    "vote": Planned("combine the predictions of several templates or models"),
-    "suggest": Planned("find the combination for your few examples, with the evidence"),
+    "embed": Lazy(f"{_HERE}.embedding:embed", "make sentence vectors of a task, for demonstrations that are like the query"),
+    "search": {
+        "labels": Lazy(f"{_HERE}.searching:labels", "find label words on the training examples, chosen on dev"),
+        "templates": Lazy(f"{_HERE}.searching:templates", "find templates with a T5, chosen on dev"),
+    },
+    "vote": Lazy(f"{_HERE}.voting:vote", "combine the predictions of several templates or models"),
+    "suggest": Lazy(f"{_HERE}.suggesting:suggest", "find the combination for your few examples, with the evidence"),
     "reproduce": reproduce_of("combos"),
 }
 

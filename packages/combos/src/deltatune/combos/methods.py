@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from deltatune.combos.combination import Stage, owned
+from deltatune.combos.contexts import Demonstrations, asked_with
 from deltatune.combos.losses import published_regression_loss
 from deltatune.core import checkpoint
 from deltatune.core.batches import Batch
@@ -36,6 +37,7 @@ class Combined(Method):
             with adapters and something else on until the first evaluation.
         regression_loss: kl, or the published one (D5).
         train_score: score the training examples at the end, for the gap to dev.
+        demos: solved training examples around every query; None for none.
     """
 
     methods: str
@@ -45,6 +47,7 @@ class Combined(Method):
     dropout: Dropout = "on"
     regression_loss: RegressionLoss = "kl"
     train_score: bool = True
+    demos: Demonstrations | None = None
     _at: tuple[Tuned, Format, Task] | None = field(default=None, repr=False)
     _evaluated: bool = field(default=False, repr=False)
 
@@ -52,7 +55,12 @@ class Combined(Method):
         """See `Method`."""
         found = {"methods": self.methods, "template": self.template, "stage": "+".join(self.stage), "dropout": self.dropout}
         start = {"start": _identity(self.start)} if self.start is not None else {}
-        return {**found, "regression_loss": self.regression_loss, **start}
+        shown = {"demonstrations": self.demos.settings()} if self.demos is not None else {}
+        return {**found, "regression_loss": self.regression_loss, **start, **shown}
+
+    def asks(self, tuned: Tuned, form: Format) -> Format:
+        """With demonstrations where there are any."""
+        return form if self.demos is None else asked_with(form, self.demos)
 
     def begin(self, tuned: Tuned, form: Format, task: Task) -> Mapping[str, Scores]:
         """Take over what the stage before has tuned."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from deltatune.combos.asking import template_text, texts_of
 from deltatune.combos.combination import Combination, Sizes
+from deltatune.combos.contexts import Demonstrations, asked_with
 from deltatune.combos.methods import Combined, Dropout, RegressionLoss
 from deltatune.core.delta import Tuned, attach
 from deltatune.core.errors import DeltatuneError
@@ -41,6 +42,7 @@ class Plan:
         rates: learning rate of each stage of a sequence; None takes that of `config` for all.
         handover: a stage starts from the best or from the last weights of the one before.
         train_score: score the training examples as well.
+        demos: see `Combined`.
     """
 
     combination: Combination
@@ -52,6 +54,7 @@ class Plan:
     rates: tuple[float, ...] | None = None
     handover: Handover = "last"
     train_score: bool = True
+    demos: Demonstrations | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not act."""
@@ -80,7 +83,7 @@ class Plan:
         stage = self.combination.stages[number - 1]
         template = self.template if self.in_template else ""
         switches = (self.dropout, self.regression_loss, self.train_score)
-        return Combined(str(self.combination), template, stage, start, *switches)
+        return Combined(str(self.combination), template, stage, start, *switches, self.demos)
 
     def stage_config(self, number: int) -> TuneConfig:
         """Configuration of stage `number` (from 1), or of the zero-shot run (0)."""
@@ -107,8 +110,10 @@ class Plan:
         """Plain values that decide the outcome."""
         numbers = range(1, len(self.combination.stages) + 1) if self.combination.stages else (0,)
         stages = [self.stage_config(number) for number in numbers]
-        own = {"methods": str(self.combination), "template": self.template if self.in_template else "", "dropout": self.dropout}
+        own: dict[str, Any] = {"methods": str(self.combination), "template": self.template if self.in_template else ""}
+        own |= {"dropout": self.dropout}
         own |= {"regression_loss": self.regression_loss, "handover": self.handover}
+        own |= {"demonstrations": self.demos.settings()} if self.demos is not None else {}
         return own | {"stages": [stage.identity() | {"learning_rate": _rate(stage)} for stage in stages]}
 
 
@@ -138,12 +143,14 @@ def _zero_shot(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml:
     config = plan.stage_config(0)
     if config.backbone.form == "head":
         raise DeltatuneError("--methods none asks the untouched model, whose classification head is random; give --form prompt")
-    settings = {"methods": "none", "template": plan.template, "stage": ""}
+    settings: dict[str, Any] = {"methods": "none", "template": plan.template, "stage": ""}
+    settings |= {"demonstrations": plan.demos.settings()} if plan.demos is not None else {}
     identity = config.identity() | {"method": settings}
     folder = RunFolder(out_dir, digest_of(identity))
     if not overwrite and (there := folder.finished()) is not None:
         return {**there, "already_finished": True}
     tuned, form, task = untouched(config)
+    form = form if plan.demos is None else asked_with(form, plan.demos)
     facts = {**about, **facts_of(config, tuned, task, ()), "before": {}, "config": identity | {"learning_rate": None}}
     with held(out_dir):
         if not folder.begin(facts, config_yaml, overwrite):

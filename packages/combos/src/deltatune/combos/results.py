@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Row:
         metric: of the scores.
         update_ms: milliseconds of an update, evaluations on the way included; None without updates.
         trained: how many numbers were trained.
+        path: the run's folder, where it is known.
     """
 
     facts: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Row:
     metric: str
     update_ms: float | None
     trained: int
+    path: Path | None = None
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -52,7 +54,7 @@ def row_of(about: Mapping[str, Any]) -> Row | None:
     updates = train["steps"] * max(1, len(method.get("stages", ())))
     facts = {
         "task": task["task"],
-        "template": method["template"] or "head",
+        "template": (method["template"] or "head") + (" with demonstrations" if "demonstrations" in method else ""),
         "methods": method["methods"],
         "seed": config["init_seed"],
         "rate": config.get("learning_rate"),
@@ -91,7 +93,7 @@ def rows_below(folders: Iterable[Path]) -> list[Row]:
             parent = path.parent.parent / "run.json"
             inside = parent.is_file() and "stages" in (read_json(parent).get("config", {}).get("method") or {})
             if not inside and (row := row_of(read_json(path))) is not None:
-                found.append(row)
+                found.append(replace(row, path=path.parent))
     if not found:
         raise DeltatuneError(
             f"no finished run of a combination in {', '.join(map(str, folders))}; make some with deltatune-combos grid"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from deltatune.core.batches import pad
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.template import Sentence, Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Kind = Literal["end", "front", "pair"]
 BLANKS = ("<extra_id_0>", "<extra_id_1>", "<extra_id_2>")
@@ -40,6 +44,7 @@ class Vocabulary:
         end: id of `</s>`.
         stop: id of the token `.`.
         start: first decoder input.
+        forbidden: ids that no template holds.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -47,6 +52,26 @@ class Vocabulary:
     end: int
     stop: int
     start: int = 0
+    forbidden: tuple[int, ...] = FORBIDDEN
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+        """That of a model.
+
+        Raises:
+            DeltatuneError: it has no blanks.
+        """
+        ids = [tokenizer.convert_tokens_to_ids(blank) for blank in BLANKS]
+        if tokenizer.unk_token_id in ids or [ids[0] - number for number in range(3)] != ids:
+            raise DeltatuneError(f"the tokenizer of the filling model has no {', '.join(BLANKS)}; give --filler a T5")
+        known = {token: tokenizer.convert_tokens_to_ids(token) for token in ("▁", "....", "..........", ".")}
+        forbidden = tuple(known[token] for token in known if token != "." and known[token] != tokenizer.unk_token_id)
+        start = model.config.decoder_start_token_id or 0
+
+        def encode(text: str) -> list[int]:
+            return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+        return cls(encode, ids[0], int(tokenizer.eos_token_id), known["."], start, forbidden)
 
 
 def asked(kind: Kind, texts: Sequence[str], word: str, vocabulary: Vocabulary) -> list[int]:
@@ -113,7 +138,7 @@ def _grown(item: Filled, logits: Callable[[Sequence[int]], Tensor], vocabulary: 
     found = []
     for share, token in zip(best.values[: beam + 3].tolist(), best.indices[: beam + 3].tolist(), strict=True):
         stops = bool(item.tokens) and item.tokens[-1] == token == vocabulary.stop
-        if token in FORBIDDEN or stops:
+        if token in vocabulary.forbidden or stops:
             continue
         closes = token in (vocabulary.blank - item.closed - 1, vocabulary.end)
         found.append(Filled((*item.tokens, token), item.score + share, item.closed + closes))
@@ -150,3 +175,32 @@ def from_model(model: torch.nn.Module, inputs: Mapping[str, Tensor]) -> Callable
         return out[:, -1]
 
     return logits
+
+
+def spelled(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The tokens as text, a space as `▁`; in a vocabulary of whole words every word has one in front."""
+    texts = [str(text) for text in tokenizer.convert_ids_to_tokens(list(tokens))]
+    if any(text.startswith("▁") for text in tokenizer.get_vocab()):
+        return texts
+    return [text if token in tokenizer.all_special_ids else f"▁{text}" for token, text in zip(tokens, texts, strict=True)]
+
+
+def templates_of(
+    model: Any, tokenizer: PreTrainedTokenizerBase, kind: Kind, rows: Sequence[tuple[Sequence[str], str]], beam: int
+) -> list[str]:
+    """The usable templates of one form that a text-to-text model finds for all training examples together, likeliest first.
+
+    Args:
+        model: with blanks in its vocabulary.
+        tokenizer: of the model.
+        kind: the form.
+        rows: texts and label word of each example.
+        beam: how many fillings are kept.
+    """
+    vocabulary = Vocabulary.of(model, tokenizer)
+    features = [{"input_ids": asked(kind, texts, word, vocabulary)} for texts, word in rows]
+    with torch.inference_mode():
+        batch = {name: tensor.to(model.device) for name, tensor in pad(features, int(tokenizer.pad_token_id or 0)).items()}
+        found = fill(from_model(model, batch), vocabulary, beam)
+    texts = dict.fromkeys(template_text(kind, spelled(item.tokens, tokenizer)) for item in found)
+    return [text for text in texts if is_usable(text)]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
 
 from deltatune.core.backbone import Device
 from deltatune.core.data import Example
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.files import replacing
+from deltatune.core.loading import quiet, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,7 +38,9 @@ def encoder(folder: str, device: Device = "auto") -> tuple[PreTrainedModel, PreT
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        with quiet():  # an encoder saved without pooler gets one, which the mean does not use
+            place = resolve(folder)
+            model, tokenizer = AutoModel.from_pretrained(place), AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError) as error:
         raise DeltatuneError(f"--encoder {folder}: no model with a tokenizer there ({str(error).splitlines()[0]})") from error
     if model.config.is_encoder_decoder:
@@ -58,3 +67,93 @@ def vectors(
             found.append(((states * mask).sum(dim=1) / mask.sum(dim=1)).float().cpu())
     result: NDArray[np.float32] = torch.cat(found).numpy()
     return result
+
+
+def digest_of(model: PreTrainedModel) -> str:
+    """64 hexadecimal digits that differ for different weights."""
+    total = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        total.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def key_of(text: str) -> int:
+    """What a text is found by: 63 bits of its digest."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big") >> 1
+
+
+def write_vectors(path: Path, texts: Sequence[str], found: NDArray[np.float32], about: Mapping[str, str]) -> None:
+    """Vectors (N, d) of texts as safetensors: `vectors`, `keys` (N,) int64, and `about` as its metadata."""
+    keys = np.array([key_of(text) for text in texts], dtype=np.int64)
+    with replacing(path) as target:
+        save_file({"vectors": np.ascontiguousarray(found), "keys": keys}, target, dict(about))
+
+
+def about_vectors(path: Path) -> dict[str, str]:
+    """The metadata of a file of vectors.
+
+    Raises:
+        DeltatuneError: it is damaged.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise DeltatuneError(f"{path}: no file of sentence vectors ({error}); embed the task again") from error
+
+
+def about_folder(folder: Path) -> dict[str, str]:
+    """What all files of vectors in a folder say of themselves: encoder, its digest, digest of the data.
+
+    Raises:
+        DeltatuneError: nothing there, or of several encoders.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    abouts = [{name: text for name, text in about_vectors(path).items() if name != "split"} for path in files]
+    if not abouts:
+        raise DeltatuneError(f"--demos.vectors {folder}: no sentence vectors there; make them with deltatune-combos embed")
+    if any(about != abouts[0] for about in abouts):
+        raise DeltatuneError(f"--demos.vectors {folder}: vectors of several encoders or tasks; embed into an empty folder")
+    return abouts[0]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The sentence vectors of a task's examples, found by their texts.
+
+    Args:
+        folder: of `embed`.
+        about: encoder, digest of the encoder and digest of the data.
+        by_key: key of a text -> its vector (d,).
+    """
+
+    folder: Path
+    about: Mapping[str, str]
+    by_key: Mapping[int, NDArray[np.float32]] = field(repr=False)
+
+    @classmethod
+    def read(cls, folder: Path) -> Vectors:
+        """What `embed` has written.
+
+        Raises:
+            DeltatuneError: nothing there, or of several encoders.
+        """
+        about, found = about_folder(folder), dict[int, NDArray[np.float32]]()
+        for path in folder.glob("*.safetensors"):
+            held = load_file(path)
+            found.update(zip(held["keys"].tolist(), held["vectors"], strict=True))
+        return cls(folder, about, found)
+
+    def of(self, example: Example) -> NDArray[np.float32]:
+        """The vector of an example (d,).
+
+        Raises:
+            DeltatuneError: it has none.
+        """
+        found = self.by_key.get(key_of(joined(example)))
+        if found is None:
+            raise DeltatuneError(
+                f"example {example.id} has no sentence vector in {self.folder}; embed the same task, with all its examples"
+            )
+        return found

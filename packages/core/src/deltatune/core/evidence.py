@@ -1,9 +1,10 @@
-"""What commands that advise have in common: a budget of time, folds of the examples, differences over the same examples."""
+"""What commands that advise share: a budget of time, folds, a constant answer, differences over the same examples."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,15 @@ def deal(examples: Sequence[Example], folds: int) -> list[list[int]]:
         by_label.setdefault(example.label if example.label is not None else "", []).append(i)
     order = [i for rows in by_label.values() for i in rows]
     return [sorted(order[fold::folds]) for fold in range(folds)]
+
+
+def constant(metric: str, references: Sequence[Any]) -> Scores:
+    """The scores of always giving the most frequent class, or the mean value."""
+    mean = isinstance(references[0], float)
+    answer = math.fsum(references) / len(references) if mean else Counter(references).most_common(1)[0][0]
+    predictions = [answer] * len(references)
+    found = score(metric, predictions, list(references))
+    return Scores(found.value, metric, float("nan"), found.stderr, len(references), predictions, found.per_example)
 
 
 class Comparison:

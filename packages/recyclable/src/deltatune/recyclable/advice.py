@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from deltatune.core.evaluation import Scores
 from deltatune.core.evidence import Comparison
-from deltatune.core.metrics import score
 
 Advice = Literal["reuse as it is", "initialize from it", "distill from it", "tune afresh", "undecided"]
 TRIED: dict[str, Advice] = {
@@ -55,15 +53,6 @@ class Verdict:
     def numbers(self) -> dict[str, Any]:
         """For records."""
         return vars(self)
-
-
-def constant(metric: str, references: Sequence[Any]) -> Scores:
-    """The scores of always giving the most frequent class, or the mean value."""
-    mean = isinstance(references[0], float)
-    answer = math.fsum(references) / len(references) if mean else Counter(references).most_common(1)[0][0]
-    predictions = [answer] * len(references)
-    found = score(metric, predictions, list(references))
-    return Scores(found.value, metric, float("nan"), found.stderr, len(references), predictions, found.per_example)
 
 
 def decide(evidence: Evidence) -> Verdict:

@@ -97,7 +97,7 @@ def grid(
         return 0
     with held(out_dir):
         _claim(out_dir, config_yaml)
-        failed = _work(jobs, workers)
+        failed = work(jobs, workers)
         rows = [row for job in jobs if (row := _row(job.path)) is not None]
         _write(out_dir, jobs, failed)
     if rows:
@@ -119,11 +119,11 @@ def plans_of(choice: Choice, options: Mapping[str, Any]) -> list[tuple[str, Plan
         named
         for template in asked
         for combination in map(Combination.parse, dict.fromkeys(texts))
-        for named in _plans(bases, combination, template, _rates(choice.rates, combination), sizes)
+        for named in _plans(bases, combination, template, rates_of(choice.rates, combination), sizes)
     ]
 
 
-def _rates(given: Sequence[float] | Mapping[str, Sequence[float]] | None, combination: Combination) -> Sequence[float | None]:
+def rates_of(given: Sequence[float] | Mapping[str, Sequence[float]] | None, combination: Combination) -> Sequence[float | None]:
     """The rates of a combination; a single None for zero-shot.
 
     Raises:
@@ -178,7 +178,7 @@ def carry_out_job(job: Job, quiet: bool = False) -> str:
     return ""
 
 
-def _work(jobs: Sequence[Job], workers: int) -> dict[str, str]:
+def work(jobs: Sequence[Job], workers: int) -> dict[str, str]:
     """Do what is not finished; name of the run -> what went wrong."""
     failed: dict[str, str] = {}
     show, ended = output().print, 0

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from deltatune.combos.combination import Combination, Sizes
 from deltatune.combos.commands.figures import draw_sequence
+from deltatune.combos.contexts import Demonstrations
 from deltatune.combos.methods import Dropout, RegressionLoss
 from deltatune.combos.plans import Handover, Plan, carry_out, gap_of
 from deltatune.core.cli.output import output
@@ -31,7 +32,8 @@ def planning(
     label_words: dict[str, str] | None = None,
     sizes: Sizes = Sizes(),  # noqa: B008 - frozen
     seed: int | None = None,
-    form: Literal["prompt", "head"] = "prompt",
+    form: Literal["prompt", "head", "prompt-demo"] = "prompt",
+    demos: Demonstrations = Demonstrations(),  # noqa: B008 - frozen
     dropout: Dropout = "on",
     regression_loss: RegressionLoss = "kl",
     as_published: bool = False,
@@ -47,7 +49,9 @@ def planning(
         label_words: label -> word, in place of the task's own.
         sizes: of the deltas.
         seed: of everything: initial values, order, dropout, and the sample of --shots; in --data_dir, {seed} stands for it.
-        form: prompt asks by label words at a mask (published few_shot_type prompt), head by a new classification head (finetune).
+        form: prompt asks by label words at a mask (published few_shot_type prompt), prompt-demo with solved training examples
+            beside the query as well, head by a new classification head (finetune).
+        demos: these examples: how many contexts, which place, filtered by sentence vectors; with --form prompt-demo alone.
         dropout: on or off while training; reference is on or off by the combination, as the published program had it.
         regression_loss: kl, or reference for the published one, which presses values to the middle of their range.
         as_published: --dropout reference and --regression_loss reference together.
@@ -57,14 +61,19 @@ def planning(
     """
     if as_published:
         dropout, regression_loss = "reference", "reference"
-    config = replace(tuning(delta=BitFit(), **{**options, **_seeded(seed, options)}, form=form), deltas=())
+    if form != "prompt-demo" and demos != Demonstrations():
+        raise DeltatuneError(f"--demos acts with --form prompt-demo alone, and --form is {form}")
+    asked: Literal["prompt", "head"] = "head" if form == "head" else "prompt"
+    config = replace(tuning(delta=BitFit(), **{**options, **_seeded(seed, options)}, form=asked), deltas=())
+    shown = replace(demos, seed=demos.seed if seed is None else seed) if form == "prompt-demo" else None
     task = replace(
         config.task,
         label_words=label_words,
         first_sentence_limit=first_sentence_limit,
         other_sentence_limit=other_sentence_limit,
     )
-    return Plan(Combination(()), replace(config, task=task), template, sizes, dropout, regression_loss, train_score=train_score)
+    plan = Plan(Combination(()), replace(config, task=task), template, sizes, dropout, regression_loss)
+    return replace(plan, train_score=train_score, demos=shown)
 
 
 def _seeded(seed: int | None, options: dict[str, Any]) -> dict[str, Any]:

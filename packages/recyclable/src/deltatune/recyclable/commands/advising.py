@@ -16,11 +16,11 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.data import Task
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evaluation import Scores, evaluate
-from deltatune.core.evidence import Clock
+from deltatune.core.evidence import Clock, constant
 from deltatune.core.loading import load_backbone
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.weights import Weights, cosine, difference, norm
-from deltatune.recyclable.advice import Evidence, constant, decide
+from deltatune.recyclable.advice import Evidence, decide
 from deltatune.recyclable.candidates import Candidate, Search, search
 from deltatune.recyclable.commands.results import Found, Kept
 from deltatune.recyclable.distill import Distillation
