@@ -26,6 +26,8 @@ CONFIGS = Path(str(files("deltatune.combos") / "configs" / "published"))
 GRIDS = ("run_one_task", "run_fulldata_one_task", "run_mulstage_task", "run_fulldata_mulstage_one_task")
 NAMES = {**dict.fromkeys(GRIDS, "grid"), "run": "run", "run_mulstage": "sequence"}
 NAMES |= dict.fromkeys(("gather_result", "gather_result_gen_gap"), "gather")
+SEARCHES = ("get_sbert_embedding", "run_prompt_demo", "generate_labels", "generate_template", "sort_prompt", "ensemble")
+"""What the program inherits; see test_published_searches.py."""
 VARIED = ("methods", "templates", "rates", "batch_sizes", "seeds")
 OWN = ("out_dir", "config_yaml", "workers", "dry_run", "tag", "overwrite")
 
@@ -38,9 +40,10 @@ def parsed(name, *words):
 
 
 def test_there_is_one_for_every_published_script():
-    assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted([*NAMES, "generate_k_shot"])
+    every = [*NAMES, *SEARCHES, "generate_k_shot"]
+    assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted(every)
     readme = Path(__file__).parents[2].joinpath("packages/combos/README.md").read_text(encoding="utf-8")
-    assert [name for name in [*NAMES, "generate_k_shot"] if f"{name}.yaml" not in readme] == []
+    assert [name for name in every if f"{name}.yaml" not in readme] == []
     words = ["--config", str(CONFIGS / "generate_k_shot.yaml")]
     given = parse(runner.load(CORE["fewshot"].target), "deltatune", words)
     assert (given["k"], given["seed"], given["sampler"], given["order"]) == (16, [100, 13, 21, 42, 87], "kshot", "published")
