@@ -20,14 +20,14 @@ from deltatune.combos.claims.experiments import (
     gaps,
     orders_compare,
     prompt_costs,
-    searches_help,
     singles,
     sizes,
     steps_cost,
     templates_fade,
     templates_help,
 )
-from deltatune.combos.claims.measured import DATA, ORDERS, RATES, TASKS
+from deltatune.combos.claims.measured import CONTEXTS, DATA, ORDERS, RATES, TASKS
+from deltatune.combos.claims.searching import demonstrations_help, filtering_helps, templates_match, words_match
 from deltatune.core.claims.claim import Claim, Control, Figure, Gate
 
 if TYPE_CHECKING:
@@ -230,10 +230,50 @@ CLAIMS = (
     ),
     _claim(
         "C11",
-        statement="Demonstrations, their filtering, and automatic label words and templates help",
-        run=searches_help,
-        statistic="test score with minus without",
-        controls=(Control("random", "more than random choices do"),),
+        statement="With 16 shots demonstrations help",
+        source="LM-BFF, whose few-shot code the experiments are built on",
+        run=demonstrations_help,
+        statistic="test score of BitFit with demonstrations minus without, mean over tasks",
+        controls=(Control("mixed", "more than demonstrations whose labels are mixed up"),),
         gates=_GATES,
+        settings={**_SETTINGS, "contexts": CONTEXTS},
+        cost=60.0,
+    ),
+    _claim(
+        "C11-filter",
+        statement="Demonstrations that are like the query help more than any",
+        source="LM-BFF, whose few-shot code the experiments are built on",
+        run=filtering_helps,
+        statistic="test score of BitFit with filtered minus with unfiltered demonstrations, mean over tasks",
+        controls=(Control("random", "more than a filter by random vectors"),),
+        gates=_GATES,
+        settings={**_SETTINGS, "contexts": CONTEXTS},
+        cost=90.0,
+    ),
+    _claim(
+        "C11-words",
+        statement="Automatic label words match manual ones",
+        source="LM-BFF, whose few-shot code the experiments are built on",
+        run=words_match,
+        statistic="test score of BitFit with automatic minus with manual label words, mean over tasks",
+        controls=(Control("random", "automatic words score higher than random ones"),),
+        gates=_GATES,
+        settings=_SETTINGS,
+        side="within",
+        bound=3.0,
+        cost=40.0,
+    ),
+    _claim(
+        "C11-templates",
+        statement="Automatic templates match manual ones",
+        source="LM-BFF, whose few-shot code the experiments are built on",
+        run=templates_match,
+        statistic="test score of BitFit with automatic minus with manual templates, mean over tasks",
+        controls=(Control("bare", "automatic templates score higher than none"),),
+        gates=_GATES,
+        settings=_SETTINGS,
+        side="within",
+        bound=3.0,
+        cost=60.0,
     ),
 )

@@ -20,7 +20,7 @@ from deltatune.combos.claims.measured import (
     scores,
     times,
 )
-from deltatune.core.claims.claim import CannotRunError, Effects
+from deltatune.core.claims.claim import Effects
 from deltatune.core.claims.context import Context
 
 TEMPLATES = ("manual", "none")
@@ -156,8 +156,3 @@ def steps_cost(context: Context, seed: int) -> Effects:
     saved = by["full"]["backward"] - max(by[name]["backward"] for name in SINGLES)
     forward = by["adapter"]["forward"] - by["bias"]["forward"]
     return Effects(saved, {"forward": forward}, {"measurable": by["full"]["backward"]}, found)
-
-
-def searches_help(context: Context, seed: int) -> Effects:
-    """C11: needs tuning with demonstrations."""
-    raise CannotRunError("tuning with demonstrations, and the searches as commands, are not built yet")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -26,7 +27,7 @@ ORDERS = (
 # Of the middle of the published grids, made larger for the small model; not searched.
 RATES = {"prompt": 1e-2, "bias": 3e-3, "adapter": 3e-3, "other": 3e-3}
 DATA: dict[str, dict[str, Any]] = {"few": {"shots": 16, "updates": 120}, "full": {"shots": None, "updates": 400}}
-TEST, PROMPT, WIDTH = 500, 5, 8
+TEST, PROMPT, WIDTH, CONTEXTS = 500, 5, 8, 4
 PUBLISHED = {
     "prompt": 10_240,
     "bias": 323_673,
@@ -50,11 +51,27 @@ def need_models() -> None:
             raise CannotRunError("this version of deltatune ships no pre-trained models of the built-in world")
 
 
-def plan(
-    task: str, methods: str, template: str, seed: int, data: str = "few", place: Literal["first", "last"] = "first"
-) -> Plan:  # fmt: skip
+@dataclass(frozen=True)
+class Asking:
+    """How a shared run asks, where it is not as the task and the paper do.
+
+    Args:
+        template: manual, none, or one as text.
+        place: of the soft prompt.
+        words: label words in place of the task's own.
+        demos: fields of `Demonstrations`; None for none.
+    """
+
+    template: str = "manual"
+    place: Literal["first", "last"] = "first"
+    words: Mapping[str, str] | None = None
+    demos: Mapping[str, Any] | None = None
+
+
+def plan(task: str, methods: str, seed: int, data: str = "few", asking: Asking = Asking()) -> Plan:
     """One run; the seed decides initial values, data order, dropout and sample."""
     from deltatune.combos.combination import Combination, Sizes
+    from deltatune.combos.contexts import Demonstrations
     from deltatune.combos.plans import Plan
     from deltatune.core.backbone import BackboneConfig
     from deltatune.core.optim import OptimizerConfig
@@ -62,23 +79,22 @@ def plan(
     from deltatune.core.tune_config import TaskChoice, TuneConfig
 
     combination, amount = Combination.parse(methods), DATA[data]
-    choice = TaskChoice(task, shots=amount["shots"], sample_seed=seed, max_test=TEST)
+    choice = TaskChoice(task, shots=amount["shots"], sample_seed=seed, max_test=TEST, label_words=asking.words)
+    demos = None if asking.demos is None else Demonstrations(**{"contexts": CONTEXTS, "seed": seed, **asking.demos})
     train = TrainConfig(OptimizerConfig(lr=RATES.get(methods, RATES["other"])), steps=amount["updates"], eval_every=40)
     config = TuneConfig(BackboneConfig(BASE, form="prompt"), choice, (), replace(train, data_seed=seed, dropout_seed=seed), seed)
     rates = tuple(RATES["+".join(stage)] for stage in combination.stages) if len(combination.stages) > 1 else None
-    return Plan(combination, config, template, Sizes(PROMPT, place, width=WIDTH), rates=rates)
+    return Plan(combination, config, asking.template, Sizes(PROMPT, asking.place, width=WIDTH), rates=rates, demos=demos)
 
 
-def facts(
-    context: Context, seed: int, methods: str, task: str, template: str = "manual", data: str = "few",
-    place: Literal["first", "last"] = "first",
-) -> dict[str, Any]:  # fmt: skip
-    """What `run.json` of a run says; the run is shared by all claims."""
+def facts(context: Context, seed: int, methods: str, task: str, data: str = "few", **asking: Any) -> dict[str, Any]:
+    """What `run.json` of a run says; the run is shared by all claims. See `Asking`."""
     from deltatune.combos.plans import carry_out
 
     if methods == "none":
-        seed, data, place = 0, "full", "first"  # the untouched model knows no seed
-    own = plan(task, methods, template, seed, data, place)
+        seed, data = 0, "full"  # the untouched model knows no seed
+        asking = {"template": asking.get("template", "manual")}
+    own = plan(task, methods, seed, data, Asking(**asking))
 
     def make(target: Path) -> None:
         carry_out(own, target, {"command": "deltatune-combos reproduce", "tag": "reproduce"}, "# A run that claims share.\n")
