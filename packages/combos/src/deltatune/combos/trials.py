@@ -43,11 +43,13 @@ class _Timed(Combined):
     """Training that ends when the budget is spent."""
 
     until: float = math.inf
+    passes: int = 0
 
     def loss(self, tuned: Tuned, form: Format, batch: Batch) -> Tensor:
         """See `Combined`."""
         if time.perf_counter() > self.until:
             raise _TimeIsUpError
+        self.passes += 1
         return super().loss(tuned, form, batch)
 
 
@@ -72,6 +74,7 @@ class Trials:
     plan: Plan
     clock: Clock
     _costs: dict[Way, Cost] = field(default_factory=dict, repr=False)
+    _passes: int = field(default=0, repr=False)
 
     @cached_property
     def task(self) -> Task:
@@ -100,9 +103,9 @@ class Trials:
         config = replace(config, train=replace(schedule, optimizer=replace(schedule.optimizer, lr=rate)))
         begun = time.perf_counter()
         tuned = attach(self.backbone, *config.deltas, generator=torch.Generator().manual_seed(config.init_seed), head=number > 0)
+        method = self._method(plan, way, until)
         try:
             form = build_format(self.backbone, task, config.task.max_length, config.deltas)
-            method = self._method(plan, way, until)
             form = method.asks(tuned, form)
             method.begin(tuned, form, task)
             if number:
@@ -111,6 +114,7 @@ class Trials:
                 self._costs[way] = Cost(trained, time.perf_counter() - begun)
             return evaluate(tuned, form, held)
         finally:
+            self._passes += method.passes
             tuned.detach()
 
     def _method(self, plan: Plan, way: Way, until: float) -> _Timed:
@@ -175,8 +179,8 @@ class Trials:
     def suggest(self, ways: Sequence[Way], folds: int, measured: Measured, reference: Way) -> Suggestion:
         """Try every way by cross-validation over the training examples; dev and test are not looked at.
 
-        Where the machine turns out slower than was measured, trainings are begun again with a third of the updates, unless the
-        user gave their number. Where the time is up before every fold was held out, the evidence is of the folds that were.
+        Where the machine turns out slower than was measured, trainings are begun again with fewer updates, unless the user gave
+        their number. Where the time is up before every fold was held out, the evidence is of the folds that were.
 
         Args:
             ways: what is tried.
@@ -194,8 +198,21 @@ class Trials:
                     f"--budget {self.clock.budget:g} s: {updates} updates took longer than was measured; raise it, or give fewer "
                     "--methods or --updates"
                 )
-            updates = max(LEAST_UPDATES, updates // 3)
+            updates = self._fewer(ways, updates)
         return conclude({way: [scores[way] for scores in held] for way in ways}, self._costs, reference, updates)
+
+    def _fewer(self, ways: Sequence[Way], updates: int) -> int:
+        """How many updates two folds have time for, by the pace so far; fewer than before.
+
+        Raises:
+            DeltatuneError: too few; with the budget that would do.
+        """
+        passes = self.plan.config.train.accumulation * sum(bool(way.combination.stages) for way in ways)
+        update = passes * self.clock.spent / max(1, self._passes)  # of all ways, evaluations and loading included
+        what = f"{len(ways)} ways, each trained for {LEAST_UPDATES} updates in {FEWEST_FOLDS} folds"
+        self.clock.require(FEWEST_FOLDS * LEAST_UPDATES * update, what)
+        room = _SHARE * (self.clock.budget - self.clock.spent)
+        return max(LEAST_UPDATES, min(updates // 2, int(room / (FEWEST_FOLDS * update))))
 
     def _held_out(
         self, ways: Sequence[Way], parts: Sequence[list[int]], updates: int, expected: float
