@@ -46,7 +46,7 @@ def alone(session: nox.Session, package: str) -> None:
     """The wheels of the core and of one paper in an environment of their own: they import, pass their tests and run."""
     _install(session, package, "pytest", "hypothesis")
     session.run("python", "-I", str(ROOT / ".ci" / "installed.py"), "core", package)
-    session.run("pytest", f"tests/{package}", "tests/test_installed.py")
+    _test_elsewhere(session, f"tests/{package}", "tests/test_installed.py")
     with session.chdir(session.create_tmp()):
         session.run(*_settings(package)["tiny-command"])
 
@@ -79,7 +79,14 @@ def _minimums(session: nox.Session, *constraints: str) -> None:
     # A second step, so that the tools of the tests do not move what the first one chose.
     session.install("--group", "test", "-c", str(constraint))
     session.run("uv", "pip", "check", external=True)
-    session.run("pytest", "tests/core")
+    _test_elsewhere(session, "tests/core")
+
+
+def _test_elsewhere(session: nox.Session, *paths: str) -> None:
+    """Test in the C locale and with a temporary folder that has a long name with blanks."""
+    folder = Path(session.create_tmp()) / "a temporary folder with a long name and blanks in it"
+    folder.mkdir(exist_ok=True)
+    session.run("pytest", *paths, env={"LC_ALL": "C", "TMPDIR": str(folder)})
 
 
 def _sync(session: nox.Session, *selection: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from argparse import Namespace
 from collections import OrderedDict
 
@@ -133,7 +134,7 @@ def test_objects_in_a_file_are_inert(tmp_path):
 
 def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path, t5):
     mark = tmp_path / "ran"
-    command = f"touch {mark}"
+    command = f"touch {shlex.quote(str(mark))}"
     attacks = {
         "bare": Runs(os.system, command),
         "under a key": {"adapter": Runs(os.system, command)},

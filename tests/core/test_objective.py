@@ -93,6 +93,6 @@ def test_as_many_tokens_are_generated_as_an_answer_may_have(texts, monkeypatch):
     tuned, _, features = texts
     form, lengths = TextFormat(texts[1].task, tuned.backbone.tokenizer, 20, max_answer=4), []
     monkeypatch.setattr(tuned.backbone.model.generation_config, "eos_token_id", None)
-    monkeypatch.setattr(form, "decode", lambda ids: lengths.append(ids.shape[1]) or [""] * len(ids))
+    monkeypatch.setattr(form, "predict", lambda ids: lengths.append(ids.shape[1]) or [""] * len(ids))
     run(tuned, form, features[:2])
     assert lengths == [1 + 4]  # the start token and the answer

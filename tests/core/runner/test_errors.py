@@ -80,7 +80,7 @@ def test_what_the_user_can_mend_is_one_line(toy, line, message, calls):
 def test_a_bad_config_file_is_one_line(toy, tmp_path, text, message, calls):
     file = tmp_path / "config.yaml"
     file.write_bytes(text)
-    assert _error(toy(f"draw --config {file}")).startswith(f"toy draw: error: {message.replace('{file}', str(file))}")
+    assert _error(toy(["draw", "--config", str(file)])).startswith(f"toy draw: error: {message.replace('{file}', str(file))}")
     assert calls == []
 
 

@@ -47,15 +47,15 @@ def test_the_saved_config_reruns_the_command(toy, tmp_path, calls):
     toy("draw --out_dir o --shape Box --shape.sides [3,4.5] --scale null --seeds [5] --overwrite")
     file = tmp_path / "config.yaml"
     file.write_text(calls[0]["saved"], encoding="utf-8")
-    toy(f"draw --config {file}")
+    toy(["draw", "--config", str(file)])
     assert calls[1] == calls[0]
 
 
 def test_an_option_wins_over_the_config_file_on_either_side_of_it(toy, tmp_path, calls, kinds):
     file = tmp_path / "config.yaml"
     file.write_text("out_dir: o\npen:\n  width: 3\n  smooth: true\n", encoding="utf-8")
-    toy(f"draw --pen.width 5 --config {file}")
-    toy(f"draw --config={file} --pen.width 5")
+    toy(["draw", "--pen.width", "5", "--config", str(file)])
+    toy(["draw", f"--config={file}", "--pen.width", "5"])
     assert [call["pen"] for call in calls] == [kinds.Pen(5, True)] * 2
 
 
@@ -64,7 +64,7 @@ def test_print_config_prints_what_config_reads(toy, tmp_path, calls, kinds):
     assert (code, err, calls) == (0, "", [])
     file = tmp_path / "config.yaml"
     file.write_text(out, encoding="utf-8")
-    toy(f"draw --config {file}")
+    toy(["draw", "--config", str(file)])
     assert calls[0]["shape"] == kinds.Disc(fill=None)
     assert calls[0]["scale"] is None
     assert calls[0]["saved"] == out
