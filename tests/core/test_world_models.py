@@ -155,6 +155,14 @@ def test_the_page_shows_the_scores_of_the_catalog_and_the_deltas():
         assert f"| {kind} | {' | '.join(cells)} |" in page
 
 
+def test_a_shipped_delta_is_scored_and_stays_as_it_was(command):
+    folder = world_models.DELTAS / "sentiment-1" / "LoRA"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "records.jsonl" not in before
+    command("evaluate", "--run", "world/deltas/sentiment-1/LoRA", "--split", "test", "--whole", "--max_examples", 4)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_the_page_shows_what_the_records_say():
     root = Path(__file__).parents[2]
     lines = (root / "docs/records/world.jsonl").read_text(encoding="utf-8").splitlines()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from deltatune.core import world_models
 from deltatune.core.backbone import Backbone, Device
 from deltatune.core.checkpoint import base_record
 from deltatune.core.cli.output import output, write_data
@@ -36,7 +37,7 @@ def evaluate(
     whole: bool = False,
     sites: Path | None = None,
 ) -> None:
-    """Score a run on a split of its task, and add a line to its records.
+    """Score a run on a split of its task, and add a line to its records (not to those of a delta of the built-in world).
 
     The examples are those of the run: its --shots, --max_dev and --max_test hold here too, unless --whole is given.
 
@@ -76,15 +77,18 @@ def evaluate(
         )
         write_text(predictions, "".join(line + "\n" for line in lines))
     sample = {"data_digest": loaded.digest, "shots": choice.shots, "sample_seed": choice.sample_seed}
-    append_records(
-        opened.folder / "records.jsonl",
-        [{"kind": "evaluation", "task": choice.task, "split": split, **sample, **_where(opened, backbone), **numbers}],
-    )
+    _keep(opened, {"kind": "evaluation", "task": choice.task, "split": split, **sample, **_where(opened, backbone), **numbers})
     if task is None and not whole and (note := opened.note_on(loaded)) is not None:
         output(error=True).print(f"note: {note}", soft_wrap=True)
     table = Table("split", "metric", "value", "standard error", "loss", "examples")
     add_rows(table, split, numbers)
     output().print(table)
+
+
+def _keep(opened: TunedRun, record: dict[str, Any]) -> None:
+    """Add a line to the run's records; the deltas that come with the package are everyone's and stay as they are."""
+    if not opened.folder.resolve().is_relative_to(world_models.DELTAS.resolve()):
+        append_records(opened.folder / "records.jsonl", [record])
 
 
 def _where(opened: TunedRun, backbone: Backbone) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def predict(
         write_data(text)
     else:
         write_text(output, text)
-    append_records(opened.folder / "records.jsonl", [record])
+    _keep(opened, record)
 
 
 def _read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
