@@ -190,5 +190,6 @@ def between_modules(table: Sequence[Sequence[float]]) -> float:
     centred = values - values.mean(axis=0)
     means = centred.mean(axis=1)
     rest = centred - means[:, None]
-    noise = float((rest**2).sum()) / ((values.shape[0] - 1) * (values.shape[1] - 1))
-    return float(means.var(ddof=1)) - noise / float(values.shape[1])
+    rows, columns = len(table), len(table[0])
+    noise = float((rest**2).sum()) / ((rows - 1) * (columns - 1))
+    return float(means.var(ddof=1)) - noise / columns
