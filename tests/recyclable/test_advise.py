@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -104,9 +105,12 @@ def test_every_delta_gets_a_row_with_evidence(bench, command, peft_folder, tmp_p
 def test_a_budget_is_held_or_refused(bench, command, refused, tmp_path):
     words = ("advise", "--old-base", bench / "old", "--new-base", bench / "new", "--task", bench / "task.yaml")
     words += ("--deltas", bench / "runs/adapter", "--device", "cpu", "--batch_size", 4, "--max_train", 16)
-    assert "is too small" in refused(*words, "--budget", "0.01", "--out_dir", tmp_path / "refused")
-    command(*words, "--budget", 4, "--out_dir", tmp_path / "held")
-    assert read_json(tmp_path / "held/run.json")["spent"] < 4 * 1.1
+    line = refused(*words, "--budget", "0.01", "--out_dir", tmp_path / "refused")
+    assert "is too small" in line
+    # Twice what it says it needs: how much that is depends on the machine and on what else runs there.
+    budget = 2 * int(re.search(r"about (\d+) s are needed", line)[1])
+    command(*words, "--budget", budget, "--out_dir", tmp_path / "held")
+    assert read_json(tmp_path / "held/run.json")["spent"] < budget * 1.1
 
 
 def upgraded(bench, folder, change):
