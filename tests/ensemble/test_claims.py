@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from deltatune.core import world_models
+from deltatune.core import world_build, world_models
 from deltatune.core.claims import Context, Store
 from deltatune.core.claims.installed import load_claims
 from deltatune.core.claims.outcome import outcome as judged
 from deltatune.core.claims.running import Unit, measure
+from deltatune.core.tune_config import TaskChoice
 from deltatune.core.weights import combine
 from deltatune.ensemble.claims import CLAIMS, bench, measured, starts, transfer
 from deltatune.ensemble.claims.bench import Case
 from deltatune.ensemble.claims.starts import AVERAGE, LOSS, Start
-from deltatune.ensemble.claims.unaligned import with_units_shuffled
+from deltatune.ensemble.claims.unaligned import tuned_apart, with_units_shuffled
 
 HEADLINES = ["C1", "C4", "C5", "C7", "C8", "C14"]
 needs_world = pytest.mark.skipif("t5" not in world_models.names(), reason="the models of the world are not there")
@@ -71,6 +74,21 @@ def test_a_shortened_claim_ends_in_a_verdict(short, tmp_path):
     found = judged(claim, [1], [measure(Unit(claim, "deltatune.ensemble.claims", 1), tmp_path)])
     assert found["verdict"] in ("inconclusive", "void"), found["reason"]
     assert set(found["per_seed"][0]["effect"]) == set(bench.TARGETS)
+
+
+@needs_world
+def test_sources_of_several_starts_are_tuned_and_compared(short, tmp_path, monkeypatch):
+    few = replace(
+        world_build.source_config("aspect-1", "Houlsby"), task=TaskChoice("world/aspect-1", max_train=8, max_dev=4, max_test=8)
+    )
+    few = replace(few, train=replace(few.train, steps=1, batch_size=4))
+    monkeypatch.setattr(world_build, "source_config", lambda task, kind: few)
+    monkeypatch.setattr(bench, "FEW", ("aspect-1", "topic-1"))
+    monkeypatch.setattr(bench, "ROOMY", bench.TARGETS)
+    claim, context = by_id("C14"), Context(Store(tmp_path))
+    claim.check(claim.run(context, 1))
+    one, other = tuned_apart(context, "Houlsby").values()
+    assert not all(torch.equal(one.delta[name], other.delta[name]) for name in one.delta)
 
 
 @needs_world

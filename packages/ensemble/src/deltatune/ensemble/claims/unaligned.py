@@ -10,7 +10,8 @@ import torch
 
 from deltatune.core.claims import Context
 from deltatune.core.run import plain
-from deltatune.ensemble.claims.bench import FEW, Kind, source
+from deltatune.ensemble.claims import bench
+from deltatune.ensemble.claims.bench import Kind, source
 
 if TYPE_CHECKING:
     from deltatune.ensemble.sources import Source
@@ -19,11 +20,11 @@ DOWN, UP = ".houlsby_down.weight", ".houlsby_up.weight"
 
 
 def tuned_apart(context: Context, kind: Kind) -> dict[str, Source]:
-    """`FEW` by the recipe of the sources that come with the world, each from initial values of its own.
+    """`bench.FEW` by the recipe of the sources that come with the world, each from initial values of its own.
 
     They are tuned once: like the sources themselves they are the same for every seed.
     """
-    return {name: source(name, _apart(context, kind, name, number) / "delta") for number, name in enumerate(FEW, start=1)}
+    return {name: source(name, _apart(context, kind, name, number) / "delta") for number, name in enumerate(bench.FEW, start=1)}
 
 
 def _apart(context: Context, kind: Kind, name: str, init_seed: int) -> Path:
