@@ -85,7 +85,8 @@ class Comparison:
     def __init__(self, references: Sequence[Any]) -> None:
         """Nothing compared yet."""
         self.references = references
-        self._resampled: dict[int, list[float]] = {}
+        # With the scores themselves: an id is free for another object once its own is gone.
+        self._resampled: dict[int, tuple[Scores, list[float]]] = {}
 
     def gap(self, left: Scores, right: Scores) -> tuple[float, float]:
         """How much better `left` is, and the standard error of that.
@@ -114,5 +115,5 @@ class Comparison:
                 rows = draw.integers(count, size=count).tolist()
                 chosen = ([side[row] for row in rows] for side in (scores.predictions, self.references))
                 found.append(score(scores.metric, *chosen).value)
-            self._resampled[id(scores)] = found
-        return self._resampled[id(scores)]
+            self._resampled[id(scores)] = scores, found
+        return self._resampled[id(scores)][1]
