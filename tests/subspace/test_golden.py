@@ -10,9 +10,10 @@ import torch
 from deltatune.core.delta import forward_with
 from deltatune.core.optim import Adafactor
 from deltatune.core.weights import flatten
+from deltatune.subspace.coordinates import Coordinates
 from deltatune.subspace.intrinsic import Fastfood, fwht, hyper_matrix, hyper_prefix
 from deltatune.subspace.objective import encode_all, reconstructions, spread, stick
-from deltatune.subspace.projections import draw, named
+from deltatune.subspace.projections import STD, draw, named
 
 KINDS = ("adapter", "lora", "prefix")
 
@@ -222,6 +223,19 @@ def test_four_updates_of_the_coordinates(golden, published):
         loss.backward()
         optimizer.step()
         close(point, expected["share_intrinsic_after"])
+
+
+def test_the_point_alone_is_trained_from_a_small_random_one(golden, published):
+    whole = golden("subspace", "stage2.json")
+    assert whole["trainable"] == ["share_intrinsic"]  # here: coordinates
+    approximation = published.approximation()
+    approximation.space.base["digest"] = published.backbone.digest
+    method = Coordinates(approximation.space, "lora", seed=3)
+    method.begin(approximation.tuned["lora"], approximation.sources.forms[0], None)
+    ((name, point),) = method.trained(approximation.tuned["lora"]).items()
+    assert (name, point.numel()) == ("coordinates", whole["trainable_numel"])
+    assert whole["init_rule"] == f"normal(0,{STD})"
+    close(point.detach(), torch.randn(point.numel(), generator=torch.Generator().manual_seed(3)) * 0.02)
 
 
 def test_the_walsh_hadamard_transform(golden):
