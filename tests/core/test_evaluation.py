@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from deltatune.core.data import Example, TaskConfig, build_task
 from deltatune.core.delta import Full, attach
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.evaluation import Scores, evaluate, run
+from deltatune.core.evaluation import Scores, _portions, evaluate, run
 from deltatune.core.formats import build_format
 
 TEXTS = ["the movie was great", "bad", "this film is very plain and not good", "it is good", "a terrible film was it"]
@@ -94,6 +94,14 @@ def test_portions_hold_what_the_budget_allows(asked):
     shapes.clear()
     run(tuned, form, features, tokens=2)
     assert shapes == [(1, 5), (1, 3), (1, 3), (1, 2), (1, 1)]
+
+
+def test_a_large_batch_ends_where_texts_get_much_shorter():
+    features = [{"input_ids": [2] * length} for length in [100] * 11 + [80] + [75] * 3 + [50] * 40]
+    found = [len(portion) for portion in _portions(list(range(len(features))), features, 16384)]
+    assert found == [12, 14, 29]  # 80 beside 100 stays; 75 does not, and takes 50 along until it holds 1,024 padded tokens
+    few = [{"input_ids": [2] * length} for length in (100, 50, 10)]
+    assert _portions([0, 1, 2], few, 16384) == [[0, 1, 2]]
 
 
 def test_value_and_standard_error_by_hand(asked):
