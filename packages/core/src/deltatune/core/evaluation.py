@@ -113,7 +113,9 @@ def run(tuned: Tuned, form: Format, features: Sequence[Feature], tokens: int = 1
     tuned.eval()
     try:
         with torch.inference_mode():
-            for rows in _portions(order, features, tokens):
+            # An answer is generated token by token, which costs about the same for few texts as for many.
+            worth = tokens if isinstance(form, TextFormat) else _WORTH_PADDING
+            for rows in _portions(order, features, tokens, worth):
                 batch = {
                     name: tensor.to(tuned.backbone.device) for name, tensor in form.collate([features[i] for i in rows]).items()
                 }
@@ -140,18 +142,18 @@ def _answer(tuned: Tuned, form: Format, batch: Batch) -> tuple[list[Prediction],
     return form.predict(logits), None if labels is None else (float(form.loss(logits, batch)), len(labels))
 
 
-def _portions(order: list[int], features: Sequence[Feature], tokens: int) -> list[list[int]]:
+def _portions(order: list[int], features: Sequence[Feature], tokens: int, worth: int = _WORTH_PADDING) -> list[list[int]]:
     """`order` (longest first) cut where the next example would make a batch of more than `tokens` padded tokens.
 
-    A batch of some size also ends where examples get so much shorter than its first one that padding would cost more than a
-    further batch.
+    A batch of `worth` padded tokens also ends where examples get so much shorter than its first one that padding would cost
+    more than a further batch.
     """
     portions: list[list[int]] = []
     width = 0
     for i in order:
         own = len(features[i]["input_ids"])
         held = width * len(portions[-1]) if portions else 0
-        if portions and held + width <= tokens and (held < _WORTH_PADDING or own > 0.75 * width):
+        if portions and held + width <= tokens and (held < worth or own > 0.75 * width):
             portions[-1].append(i)
         else:
             portions.append([i])
