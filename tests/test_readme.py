@@ -107,3 +107,10 @@ def test_the_measured_tables_are_those_of_the_records():
     assert {line.split(" | ")[0] for line in shown} == {"| glue/sst-2", "| glue/rte", "| chemprot"}
     assert len(shown) == 12
     assert all(line in table.splitlines() for line in shown)
+
+
+def test_the_measured_speed_is_that_of_the_records(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    rows = runpy.run_path(str(ROOT / "benchmarks/speed.py"))["rows"]
+    lines = (ROOT / "docs/records/speed.jsonl").read_text(encoding="utf-8").splitlines()
+    assert rows([json.loads(line) for line in lines]) in (ROOT / "docs/performance.md").read_text(encoding="utf-8")
