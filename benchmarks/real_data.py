@@ -102,6 +102,8 @@ def main(
 
     runs = [Run(config(base, data_dir, *item, steps, max_test, full), folder(out_dir, *item)) for item in plan]
     run_jobs(train, runs, share, report)
+    if died := sum(not (run.folder / "delta").exists() for run in runs):
+        sys.exit(f"{died} of {len(runs)} runs are not finished, so there is no table yet; run the same command again")
     found = [{**record, "base": base_digest(out_dir, *item)} for item in plan for record in results(out_dir, *item)]
     text = rows(found)
     print(text)

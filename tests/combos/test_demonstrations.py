@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from deltatune.combos.contexts import ContextFormat, Demonstrations
-from deltatune.combos.sentences import Vectors, write_vectors
+from deltatune.combos.sentences import Vectors, about_folder, write_vectors
 from deltatune.core import cli as core
 from deltatune.core.data import Example, builtin_task, load_task
 from deltatune.core.data.task import build_task
@@ -121,8 +121,10 @@ def test_a_run_with_demonstrations(few, task, command, refused, capsys, tmp_path
     words = ["--task", task, "--encoder", task.with_name("model"), "--device", "cpu", "--out_dir", tmp_path / "vectors"]
     said = command("embed", *words)
     assert "train 24, dev 8, test 9" in said
+    first = about_folder(tmp_path / "vectors")
     (tmp_path / "vectors/dev.safetensors").unlink()
     command("embed", *words, "--overwrite")
+    assert about_folder(tmp_path / "vectors") == first  # the encoder has no pooler of its own: it gets other values each time
     demos = ["--form", "prompt-demo", "--demos.contexts", 2, "--demos.vectors", tmp_path / "vectors", "--seed", 3]
     command("run", "--methods", "prompt+bias", *few, *demos, "--out_dir", tmp_path / "run")
     facts = read_json(tmp_path / "run/run.json")

@@ -97,6 +97,10 @@ def test_an_interrupted_command_goes_on(command, words, tmp_path, monkeypatch):
     assert not (tmp_path / "cut" / "state").exists()
 
 
+def _with(words: list[str], option: str, value: str) -> list[str]:
+    return [value if before == option else word for before, word in zip(["", *words], words, strict=False)]
+
+
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -132,6 +136,7 @@ def test_an_encoder_saved_without_its_head_for_masked_words_gets_a_new_one(comma
     words[words.index("--model") + 1] = str(headless)
     assert "--fresh_head true" in refused(*words)
     assert "give one of them" in refused(*words, "--fresh_head", "true", "--from_scratch")
+    assert "leave --fresh_head out" in refused(*_with(words, "--model", "world/t5"), "--fresh_head", "true")
     command(*words, "--fresh_head", "true", "--lr", 1e-9)
     assert read_json(tmp_path / "out" / "run.json")["config"]["fresh_head"] is True
     found = _tensors(tmp_path / "out")

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from deltatune.core.backbone import Device
+from deltatune.core.backbone import Device, tensors_digest
 from deltatune.core.data import Example
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import replacing
-from deltatune.core.loading import quiet, resolve
+from deltatune.core.loading import pick_device, quiet, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,20 +33,20 @@ def encoder(folder: str, device: Device = "auto") -> tuple[PreTrainedModel, PreT
     """Any encoder of transformers with its tokenizer.
 
     Raises:
-        DeltatuneError: none there, or one that is no encoder.
+        DeltatuneError: none there, or the device asked for is not there.
     """
     from transformers import AutoModel, AutoTokenizer
 
     try:
         with quiet():  # an encoder saved without pooler gets one, which the mean does not use
             place = resolve(folder)
-            model, tokenizer = AutoModel.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+            model = AutoModel.from_pretrained(place, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DeltatuneError(f"--encoder {folder}: no model with a tokenizer there ({str(error).splitlines()[0]})") from error
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return model.to(where).eval(), tokenizer
+    return model.to(pick_device(device)).eval(), tokenizer
 
 
 def vectors(
@@ -70,12 +70,9 @@ def vectors(
 
 
 def digest_of(model: PreTrainedModel) -> str:
-    """64 hexadecimal digits that differ for different weights."""
-    total = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        total.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    """What tells two encoders apart: `tensors_digest` of the weights that `vectors` uses."""
+    # a pooler that the checkpoint lacks has new values at each loading
+    return tensors_digest(item for item in model.named_parameters() if not item[0].startswith("pooler."))
 
 
 def key_of(text: str) -> int:

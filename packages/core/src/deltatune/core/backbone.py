@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,11 +120,16 @@ def base_tensors(model: PreTrainedModel, sites: Sites) -> Iterator[tuple[str, Te
 
 
 def base_digest(model: PreTrainedModel, sites: Sites) -> str:
-    """sha256 over the (name, shape, float32 bytes) of `base_tensors`, sorted by name, as a hexadecimal string."""
+    """`tensors_digest` of `base_tensors`."""
+    return tensors_digest(base_tensors(model, sites))
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 over the (name, shape, float32 bytes) of named tensors, sorted by name, as a hexadecimal string."""
     total = hashlib.sha256()
-    for name, tensor in sorted(base_tensors(model, sites)):
+    for name, tensor in sorted(tensors, key=itemgetter(0)):
         total.update(f"{name}{tuple(tensor.shape)}".encode())
-        total.update(tensor.to("cpu", torch.float32).contiguous().numpy().tobytes())
+        total.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return total.hexdigest()
 
 
