@@ -14,12 +14,9 @@ published commands, and of a run the weights that are best on dev are kept (of t
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import statistics
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
+from steps import not_begun, run_steps
 
 from deltatune.core.data import load_task
 from deltatune.core.files import read_json, write_text
@@ -163,7 +161,7 @@ def main(
     old = model or str(Path(str(spec and spec.origin)).parent / "model")
     plan = Plan(data_dir, out_dir, old, tasks, deltas, seeds, upgrade, steps, few, shots, max_test)
     todo = [plan.upgrading(), *(words for case in plan.cases() for words in plan.commands(case).values())]
-    left = [words for words in todo if not (Path(words[-1]) / "run.json").is_file()]
+    left = not_begun(todo)
     updates = sum({"pretrain": 4 * upgrade, "tune": few, "apply": 0}.get(words[0], few) for words in left)
     updates += (steps - few) * sum(words[-1].name == "old-base" for words in left)
     print(
@@ -175,13 +173,7 @@ def main(
         return
     out_dir.mkdir(parents=True, exist_ok=True)
     write_texts(plan)
-    began = time.perf_counter()
-    for number, words in enumerate(todo, start=1):
-        print(f"[{number}/{len(todo)}, {(time.perf_counter() - began) / 60:.1f} min] deltatune-recyclable", *words, flush=True)
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            code = cli.main([str(word) for word in words])
-        if code != 0:
-            sys.exit(f"{said.getvalue()}\nstopped: that command ended with {code}")
+    run_steps("deltatune-recyclable", cli.main, todo)
     found = [
         {"task": case[0], "delta": case[1], "seed": case[2], "arm": arm, **score(plan, case, arm)}
         for case in plan.cases() for arm in ARMS

@@ -8,7 +8,7 @@ from deltatune.combos.cli import main
 from deltatune.combos.combination import Combination
 from deltatune.combos.commands.suggesting import seconds_of
 from deltatune.combos.plans import Plan
-from deltatune.combos.suggestion import Evidence, Suggestion, Way, agreement
+from deltatune.combos.suggestion import Evidence, Suggestion, Way
 from deltatune.combos.trials import Measured, Trials, _TimeIsUpError
 from deltatune.core import BackboneConfig
 from deltatune.core.errors import DeltatuneError
@@ -24,12 +24,6 @@ def test_times_as_people_write_them():
     for text in ("soon", "0", "-3m", "1d"):
         with pytest.raises(DeltatuneError, match="give a time such as 15m"):
             seconds_of(text)
-
-
-def test_what_a_suggestion_was_worth():
-    scores = {"adapter": 0.8, "bias": 0.85, "prompt": 0.6}
-    assert agreement("bias", scores) == pytest.approx({"agreement": 1.0, "regret": 0.0, "regret_of_adapter": 0.05})
-    assert agreement("prompt", scores)["regret"] == pytest.approx(0.25)
 
 
 def test_what_the_examples_do_not_tell_apart():

@@ -113,6 +113,34 @@ def test_a_budget_is_held_or_refused(bench, command, refused, tmp_path):
     assert read_json(tmp_path / "held/run.json")["spent"] < budget * 1.1
 
 
+def test_deltas_are_tried_in_the_form_in_which_they_were_tuned(bench, command, refused, tmp_path):
+    tune = [
+        "tune",
+        "--model",
+        bench / "old",
+        "--task",
+        bench / "task.yaml",
+        "--device",
+        "cpu",
+        "--delta",
+        "LoRA",
+        "--form",
+        "prompt",
+    ]
+    asked = tmp_path / "deltas/asked"
+    command(*tune, "--train.steps", 2, "--out_dir", asked)
+    words = ("advise", "--old-base", bench / "old", "--new-base", bench / "new", "--task", bench / "task.yaml", "--device", "cpu")
+    words += ("--deltas", tmp_path / "deltas", "--budget", 300, "--updates", 2)
+    command(*words, "--out_dir", tmp_path / "out")
+    own = read_json(tmp_path / "out/run.json")["deltas"][0]["dev"]["old_base"]["value"]
+    assert own == read_json(asked / "run.json")["scores"]["dev"]["value"]
+    assert "tuned in form prompt, and tried is head; give --form prompt" in refused(
+        *words, "--form", "head", "--out_dir", tmp_path / "b"
+    )
+    shutil.copytree(bench / "runs/lora", tmp_path / "deltas/head")
+    assert "in several forms (asked in prompt, head in head)" in refused(*words, "--out_dir", tmp_path / "no")
+
+
 def upgraded(bench, folder, change):
     """The new base with another tokenizer, its word table as long as the tokenizer says."""
     shutil.copytree(bench / "new", folder)

@@ -131,18 +131,3 @@ def _pooled(parts: Sequence[Scores]) -> Scores:
     found, metric = score(parts[0].metric, predictions, references), parts[0].metric
     loss = math.fsum(part.loss * part.n for part in parts) / len(references)
     return Scores(found.value, metric, loss, found.stderr, len(references), predictions, found.per_example, references)
-
-
-def agreement(suggested: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """How good a suggestion was, where every combination was tuned and scored on test: for scoring `suggest` itself.
-
-    Args:
-        suggested: a combination.
-        scores: combination -> test score, greater is better; with `adapter`.
-
-    Returns:
-        agreement (1 if it is the best one), regret (best score minus its score), and the regret of always taking adapters.
-    """
-    best = max(scores.values())
-    found = {"agreement": float(scores[suggested] == best), "regret": best - scores[suggested]}
-    return {**found, "regret_of_adapter": best - scores["adapter"]}

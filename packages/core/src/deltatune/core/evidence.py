@@ -1,11 +1,11 @@
-"""What commands that advise share: a budget of time, folds, a constant answer, differences over the same examples."""
+"""What commands that advise share: a budget of time, folds, a constant answer, differences over the same examples, judging."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,3 +117,40 @@ class Comparison:
                 found.append(score(scores.metric, *chosen).value)
             self._resampled[id(scores)] = scores, found
         return self._resampled[id(scores)][1]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one way to go on was worth, found out afterwards.
+
+    Args:
+        value: its score, greater is better.
+        cost: what it took, in any unit that is the same everywhere.
+    """
+
+    value: float
+    cost: float
+
+
+def judge(
+    choices: Mapping[str, Sequence[str]], truths: Sequence[Mapping[str, Truth]], near: Sequence[float]
+) -> list[dict[str, Any]]:
+    """How good it is to go by advice, and by a fixed rule instead.
+
+    Args:
+        choices: name of a policy -> the way that it takes in each case.
+        truths: of each case, way -> what it was worth; all ways that any policy takes there.
+        near: of each case, how far below the best way's score a way is as good as the best.
+
+    Returns:
+        for each policy `agreement` (share of cases in which its way is as good as the best), `regret` and `worst` (mean and
+        largest amount by which the best way's score exceeds that of its way) and `cost` (mean of its ways).
+    """
+    found = []
+    for policy, ways in choices.items():
+        losses = [max(truth.value for truth in case.values()) - case[way].value for way, case in zip(ways, truths, strict=True)]
+        agreed = sum(loss <= width for loss, width in zip(losses, near, strict=True))
+        cost = math.fsum(case[way].cost for way, case in zip(ways, truths, strict=True)) / len(ways)
+        row = {"policy": policy, "agreement": agreed / len(ways), "regret": math.fsum(losses) / len(ways), "worst": max(losses)}
+        found.append({**row, "cost": cost, "cases": len(ways)})
+    return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from deltatune.core import checkpoint, peft_format
-from deltatune.core.backbone import Backbone
+from deltatune.core.backbone import Backbone, Form
 from deltatune.core.checkpoint import Saved
 from deltatune.core.data import Task
 from deltatune.core.delta import Head
@@ -54,18 +56,43 @@ def search(folder: Path, old: Backbone, task: Task) -> Search:
     Raises:
         DeltatuneError: no such folder, or no delta in it.
     """
-    if not folder.is_dir():
-        raise DeltatuneError(f"--deltas {folder}: no such folder; give one that holds runs, delta folders or PEFT folders")
-    places = [folder] if _is_one(folder) else [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_one(path)]
-    if not places:
-        raise DeltatuneError(f"--deltas {folder}: no run, delta folder or PEFT folder there; give the folder above them")
     result = Search()
-    for place in places:
+    for place in _places(folder):
         try:
             result.found.append(_read(place, old, task))
         except DeltatuneError as error:
             result.skipped[place.name] = str(error)
     return result
+
+
+def form_of(folder: Path) -> Form | Literal["auto"]:
+    """The form in which the deltas of `folder` were tuned; "auto" where none of them records it.
+
+    Raises:
+        DeltatuneError: no delta there, or of several forms.
+    """
+    found: dict[Form, str] = {}
+    for place in _places(folder):
+        if _is_ours(place):
+            with contextlib.suppress(DeltatuneError):  # `search` says what is wrong with it
+                found.setdefault(checkpoint.describe(checkpoint.locate(place))["base"].get("form", "head"), place.name)
+    if len(found) > 1:
+        said = ", ".join(f"{name} in {form}" for form, name in found.items())
+        raise DeltatuneError(f"--deltas {folder}: tuned in several forms ({said}); say which to try with --form")
+    return next(iter(found), "auto")
+
+
+def _places(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DeltatuneError(f"--deltas {folder}: no such folder; give one that holds runs, delta folders or PEFT folders")
+    places = [folder] if _is_one(folder) else [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_one(path)]
+    if not places:
+        raise DeltatuneError(f"--deltas {folder}: no run, delta folder or PEFT folder there; give the folder above them")
+    return places
+
+
+def _is_ours(place: Path) -> bool:
+    return (place / checkpoint.ABOUT).is_file() or (place / "delta" / checkpoint.ABOUT).is_file()
 
 
 def _is_one(path: Path) -> bool:
@@ -74,8 +101,10 @@ def _is_one(path: Path) -> bool:
 
 
 def _read(place: Path, old: Backbone, task: Task) -> Candidate:
-    ours = (place / checkpoint.ABOUT).is_file() or (place / "delta" / checkpoint.ABOUT).is_file()
+    ours = _is_ours(place)
     saved = checkpoint.read(place) if ours else peft_format.import_adapter(place, old)
+    if ours and (form := saved.base.get("form", old.form)) != old.form:
+        raise DeltatuneError(f"it was tuned in form {form}, and tried is {old.form}; give --form {form}")
     labels = saved.about.get("labels")
     if saved.head and labels is not None and tuple(labels) != task.labels:
         raise DeltatuneError(f"its head knows the labels {', '.join(labels)}, and task {task.name} has {', '.join(task.labels)}")

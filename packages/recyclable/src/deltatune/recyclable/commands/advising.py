@@ -21,7 +21,7 @@ from deltatune.core.loading import load_backbone
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.weights import Weights, cosine, difference, norm
 from deltatune.recyclable.advice import Evidence, decide
-from deltatune.recyclable.candidates import Candidate, Search, search
+from deltatune.recyclable.candidates import Candidate, Search, form_of, search
 from deltatune.recyclable.commands.results import Found, Kept
 from deltatune.recyclable.distill import Distillation
 from deltatune.recyclable.recycle import Recycling, put
@@ -75,7 +75,7 @@ def advise(
         beta: weight of the layer-wise term.
         temperature: of the distillation.
         seed: of initial values, order and dropout.
-        form: how the task is asked.
+        form: how the task is asked; auto as the deltas were tuned.
         max_length: longest input in tokens.
         max_train: train on the first N examples.
         max_dev: score on the first N dev examples.
@@ -87,8 +87,9 @@ def advise(
     losses, loaded = Distillation(alpha, beta, temperature), replace(choice.load(), test=())
     if not loaded.dev:
         raise DeltatuneError(f"task {task} has no dev examples, so there is nothing to judge by")
+    asked = form_of(deltas) if form == "auto" else form
     width = 1 if loaded.regression else len(loaded.labels)
-    old, new = (load_backbone(BackboneConfig(name, None, form, device), num_labels=width) for name in (old_base, new_base))
+    old, new = (load_backbone(BackboneConfig(name, None, asked, device), num_labels=width) for name in (old_base, new_base))
     if new.form == "text":
         raise DeltatuneError(f"model {new_base} answers in texts; advise compares classes or values, tune and evaluate instead")
     bases = _Bases(old, new, _reading(old, new, loaded))
