@@ -95,13 +95,7 @@ class Case:
         }
         trained = sum(trial["updates"] for trial in advice["trials"].values())
         said = {"advice": advice["advice"], "advice_updates": trained, "advice_seconds": advice["seconds"]}
-        errors = {way: found[0]["stderr"] for way, found in scores.items()}
-        return {
-            **vars(self),
-            **said,
-            "scores": {way: [one["value"] for one in found] for way, found in scores.items()},
-            "stderr": errors,
-        }
+        return {**vars(self), **said, "scores": {way: [one["value"] for one in found] for way, found in scores.items()}}
 
 
 def main(out_dir: Path, seeds: int = 3, records: Path | None = None, table: Path | None = None, dry_run: bool = False) -> None:
