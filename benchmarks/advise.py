@@ -7,9 +7,8 @@ do after trainings of 40 updates each on 500 examples. Then every way is gone to
 all 2,000 examples from it, with it as teacher, and afresh, with several seeds. Each step is one command, printed as it could be
 typed; a finished one is not done again.
 
-`agreement` counts the cases in which a policy's way is at most one standard error (over test examples) below the best way's
-mean test score; `regret` is how far below it is, in points; cost is in updates, the advice's own trainings included. Undecided
-counts as tuning afresh. The learning rate is 1e-2 everywhere, which solves the tasks on the old base.
+A policy's way is as good as the best where its mean test score is at most one point below that of the best way; regret is how
+far below it is. Undecided counts as tuning afresh. The learning rate is 1e-2 everywhere, which solves the tasks on the old base.
 """
 
 from __future__ import annotations
@@ -127,11 +126,10 @@ def main(out_dir: Path, seeds: int = 3, records: Path | None = None, table: Path
         write_text(records, "".join(json.dumps(line) + "\n" for line in found))
 
 
-def truth(record: dict[str, Any]) -> tuple[dict[str, Truth], float]:
-    """What every way was worth in points, and how near to the best is as good."""
+def truth(record: dict[str, Any]) -> dict[str, Truth]:
+    """What every way was worth, in points."""
     means = {way: 100 * statistics.mean(values) for way, values in record["scores"].items()}
-    best = max(means, key=lambda way: means[way])
-    return {way: Truth(mean, 0 if way == "untouched" else UPDATES) for way, mean in means.items()}, 100 * record["stderr"][best]
+    return {way: Truth(mean, 0 if way == "untouched" else UPDATES) for way, mean in means.items()}
 
 
 def rows(found: list[dict[str, Any]]) -> str:
@@ -140,7 +138,7 @@ def rows(found: list[dict[str, Any]]) -> str:
     choices = {"advise": [ADVISED[record["advice"]] for record in found]} | {
         policy: [way] * len(found) for policy, way in POLICIES.items()
     }
-    judged = judge(choices, [case for case, _ in truths], [width for _, width in truths])
+    judged = judge(choices, truths, [1.0] * len(truths))
     trials = statistics.mean(record["advice_updates"] for record in found)
     lines = ["| policy | as good as the best | mean regret, points | largest regret | updates |", "|---|---|---|---|---|"]
     for row in judged:
