@@ -13,7 +13,6 @@ far below it is. Undecided counts as tuning afresh. The learning rate is 1e-2 ev
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import not_begun, run_steps
+from steps import not_begun, publish, run_steps
 
 from deltatune.core.evidence import Truth, judge
-from deltatune.core.files import read_json, write_text
+from deltatune.core.files import read_json
 from deltatune.recyclable import cli
 
 OLD = "world/m0"
@@ -118,12 +117,7 @@ def main(out_dir: Path, seeds: int = 3, records: Path | None = None, table: Path
         return
     run_steps("deltatune-recyclable", cli.main, todo)
     found = [case.record(out_dir, seeds) for case in cases]
-    text = rows(found)
-    print(text)
-    if table is not None:
-        write_text(table, text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in found))
+    publish(found, rows(found), records, table)
 
 
 def truth(record: dict[str, Any]) -> dict[str, Truth]:

@@ -12,7 +12,6 @@ Nothing is selected on the examples that are reported: the last weights are kept
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -22,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
+from steps import publish
 
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.delta import BitFit, DeltaConfig, Full, Houlsby, LoRA
-from deltatune.core.files import read_json, write_text
+from deltatune.core.files import read_json
 from deltatune.core.pool import cores, run_jobs
 from deltatune.core.run import read_records
 from deltatune.core.train import TrainConfig
@@ -105,12 +105,7 @@ def main(
     if died := sum(not (run.folder / "delta").exists() for run in runs):
         sys.exit(f"{died} of {len(runs)} runs are not finished, so there is no table yet; run the same command again")
     found = [{**record, "base": base_digest(out_dir, *item)} for item in plan for record in results(out_dir, *item)]
-    text = rows(found)
-    print(text)
-    if table is not None:
-        write_text(table, text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(record) + "\n" for record in found))
+    publish(found, rows(found), records, table)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import not_begun, run_steps
+from steps import not_begun, publish, run_steps
 
 from deltatune.core.data import load_task
 from deltatune.core.files import read_json, write_text
@@ -178,12 +178,7 @@ def main(
         {"task": case[0], "delta": case[1], "seed": case[2], "arm": arm, **score(plan, case, arm)}
         for case in plan.cases() for arm in ARMS
     ]  # fmt: skip
-    text = rows(found)
-    print(text)
-    if table is not None:
-        write_text(table, text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in found))
+    publish(found, rows(found), records, table)
 
 
 def write_texts(plan: Plan) -> None:

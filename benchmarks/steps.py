@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from deltatune.core.files import write_text
 
 
 def not_begun(todo: Sequence[list[Any]]) -> list[list[Any]]:
@@ -34,3 +37,12 @@ def run_steps(program: str, main: Callable[[list[str]], int], todo: Sequence[lis
             code = main([str(word) for word in words])
         if code != 0:
             sys.exit(f"{said.getvalue()}\nstopped: that command ended with {code}")
+
+
+def publish(found: Sequence[dict[str, Any]], text: str, records: Path | None, table: Path | None) -> None:
+    """Print the table `text`, and write it and the records `found` that it was made from to files, where files are given."""
+    print(text)
+    if table is not None:
+        write_text(table, text)
+    if records is not None:
+        write_text(records, "".join(json.dumps(record) + "\n" for record in found))
