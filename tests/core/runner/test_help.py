@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from deltatune.core.cli.messages import explain
 
 def test_a_closed_pipe_ends_without_a_traceback():
     code = "from deltatune.core.cli import main; import sys; sys.exit(main(['--help']))"
-    line = f'{sys.executable} -c "{code}" | true; exit ${{PIPESTATUS[0]}}'
+    line = f'{shlex.quote(sys.executable)} -c "{code}" | true; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 2)
     assert "Traceback" not in done.stderr

@@ -105,7 +105,7 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 renamed = match.expand(target)
                 for old, new in _FACTORS.items():
                     renamed = renamed.replace(old, new)
-                result[renamed] = tensor.T.contiguous() if input_major else tensor
+                result[renamed] = tensor.t().contiguous() if input_major else tensor
                 break
         else:
             result[name] = tensor
