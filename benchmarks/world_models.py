@@ -84,7 +84,7 @@ def config(cell: Cell) -> TuneConfig:
 def main(
     out_dir: Path,
     models: tuple[str, ...] = ("world/m0", "world/t5"),
-    tasks: tuple[str, ...] = tuple(f"{kind}-0" for kind in world.KINDS),
+    tasks: tuple[str, ...] = (*(f"{kind}-0" for kind in world.KINDS), "relation-1"),
     seeds: int = 3,
     records: Path | None = None,
     dry_run: bool = False,
