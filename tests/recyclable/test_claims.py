@@ -44,10 +44,11 @@ def test_updates_are_counted_to_the_first_evaluation_that_reaches_95_percent_of_
     at_once = run_of(tmp_path / "at-once", [0.5] * 5, before=0.9)
     never = run_of(tmp_path / "never", [0.5] * 5, before=0.5)
     assert curve(helped)[:2] == [(0, 50.0), (20, 70.0)]
-    assert [reached(run, 76.0) for run in (afresh, helped, at_once, never)] == [60, 40, 0, 120]
+    assert [reached(run, 76.0, 120) for run in (afresh, helped, at_once, never)] == [60, 40, 0, 120]
     assert saved_updates(afresh, helped) == pytest.approx(100 / 3)
     assert saved_updates(afresh, at_once) == pytest.approx(100)
     assert saved_updates(afresh, never) == pytest.approx(-100)
+    assert saved_updates(afresh, run_of(tmp_path / "shorter", [0.5], before=0.5)) == pytest.approx(-100)
 
 
 def test_the_weight_of_the_layers_is_chosen_on_dev_alone():

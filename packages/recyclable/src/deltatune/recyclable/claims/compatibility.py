@@ -69,7 +69,8 @@ def compatible(context: Context, seed: int, kind: Kind = "Full") -> Effects:
 def tuned_on(context: Context, seed: int, base: str, kind: Kind = "Full") -> SharedRun:
     """A base tuned afresh on all examples: the head of the outdated model at its start, another order of data."""
     need_models()
-    return context.tuned(Arm(kind, base, ASPECT, seed, seed + ELSE, every=bench.EVERY).config())
+    updates = bench.UPDATES if kind == "Full" else bench.ADAPTER_UPDATES
+    return context.tuned(Arm(kind, base, ASPECT, seed, seed + ELSE, updates=updates, every=bench.EVERY).config())
 
 
 def fades(context: Context, seed: int) -> Effects:
@@ -117,9 +118,12 @@ def alike(context: Context, seed: int) -> Effects:
     need_models()
     old = context.tuned(Arm("Full", OLD, ASPECT, seed, seed).config())
     new, other = (tuned_on(context, seed, base) for base in (NEW, OTHER))
-    found = {"upgraded": attention_alike(context, old, new, ASPECT), "independent": attention_alike(context, old, other, ASPECT)}
-    found["random"] = attention_alike(context, old, f"{OLD}@0", ASPECT)
-    before = [attention_alike(context, OLD, base, ASPECT)["same"] for base in (NEW, OTHER)]
+    found = {
+        "upgraded": attention_alike(context, old, new, ASPECT, seed),
+        "independent": attention_alike(context, old, other, ASPECT, seed),
+    }
+    found["random"] = attention_alike(context, old, f"{OLD}@0", ASPECT, seed)
+    before = [attention_alike(context, OLD, base, ASPECT, seed)["same"] for base in (NEW, OTHER)]
     same = found["upgraded"]["same"]
     controls = {
         "matched": same - found["independent"]["best"],

@@ -41,7 +41,7 @@ def path(context: Context, left: SharedRun, right: SharedRun) -> dict[str, Any]:
     return kept
 
 
-def attention_alike(context: Context, left: SharedRun | str, right: SharedRun | str, task: str) -> dict[str, float]:
+def attention_alike(context: Context, left: SharedRun | str, right: SharedRun | str, task: str, seed: int) -> dict[str, float]:
     """Mean correlation of two models' attention heads on the same texts.
 
     Args:
@@ -49,6 +49,7 @@ def attention_alike(context: Context, left: SharedRun | str, right: SharedRun | 
         left: a run, or the name of a model that nobody tuned.
         right: another.
         task: whose dev texts.
+        seed: of the draw of the texts.
 
     Returns:
         `same`: of heads of one layer and number; `best`: of heads of one layer that are paired so that the mean is greatest,
@@ -56,12 +57,13 @@ def attention_alike(context: Context, left: SharedRun | str, right: SharedRun | 
     """
     names = [end if isinstance(end, str) else end.facts["config"] for end in (left, right)]
     found: dict[str, float] = context.store.get(
-        {"attention": names, "texts": TEXTS, "task": task}, lambda: _alike(left, right, task)
+        {"attention": names, "texts": TEXTS, "task": task, "seed": seed}, lambda: _alike(left, right, task, seed)
     )
     return found
 
 
-def _alike(left: SharedRun | str, right: SharedRun | str, task: str) -> dict[str, float]:
+def _alike(left: SharedRun | str, right: SharedRun | str, task: str, seed: int) -> dict[str, float]:
+    import numpy as np
     import torch
     from scipy.optimize import linear_sum_assignment
 
@@ -72,7 +74,9 @@ def _alike(left: SharedRun | str, right: SharedRun | str, task: str) -> dict[str
 
     sides = [_attached(end) for end in (left, right)]
     form: Format = build_format(sides[0].backbone, load_task(task, None), 256)
-    batch = form.collate(form.features(form.task.dev[:TEXTS]))
+    dev = form.task.dev
+    drawn = np.random.default_rng(seed).choice(len(dev), TEXTS, replace=False)
+    batch = form.collate(form.features([dev[number] for number in drawn]))
     ours, theirs = (attention(side, batch) for side in sides)
     heads = ours[0].shape[1]
     turned = []

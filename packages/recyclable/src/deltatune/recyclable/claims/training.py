@@ -44,10 +44,13 @@ def loss(run: SharedRun, split: str = "test") -> float:
 
 
 def saved_updates(afresh: SharedRun, helped: SharedRun) -> float:
-    """How many updates fewer the helped run needs for 95% of the final dev score of the other, in percent of that one's."""
-    threshold = 0.95 * curve(afresh)[-1][1]
-    needed = reached(afresh, threshold)
-    return 100 * (needed - reached(helped, threshold)) / needed
+    """How many updates fewer the helped run needs for 95% of the final dev score of the other, in percent of that one's.
+
+    A run that does not come so far, also one that is shorter, counts as needing one evaluation more than the other had.
+    """
+    last, final = curve(afresh)[-1]
+    needed, helped_needed = (reached(run, 0.95 * final, last + bench.EVERY) for run in (afresh, helped))
+    return 100 * (needed - helped_needed) / needed
 
 
 def curves(runs: Mapping[str, SharedRun]) -> list[dict[str, Any]]:
