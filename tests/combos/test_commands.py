@@ -85,6 +85,17 @@ def test_a_stage_changes_its_own_tensors_alone(few, command, tmp_path):
     assert "finished already" in command("sequence", "--stages", "[adapter, prompt, bias]", *words, "--out_dir", tmp_path / "seq")
 
 
+def test_other_deltas_of_the_core_in_any_order(few, command, tmp_path):
+    words = ["--stages", "[prefix+lora, prompt]", *few, "--sizes.prefix_length", 3, "--sizes.rank", 2, "--seed", 5]
+    command("sequence", *words, "--out_dir", tmp_path / "seq")
+    stages = read_json(tmp_path / "seq/run.json")["stages"]
+    assert [stage["trainable"].keys() for stage in stages] == [{"LoRA", "Prefix"}, {"SoftPrompt"}]
+    before, after = (checkpoint.read(tmp_path / "seq" / f"{name}@2").weights for name in ("1-prefix+lora", "2-prompt"))
+    changed = {name for name, tensor in after.items() if name not in before or not torch.equal(tensor, before[name])}
+    assert len(changed) == 1
+    assert "soft_prompt" in changed.pop()
+
+
 def test_an_interrupted_sequence_ends_as_one_never_interrupted(few, command, capsys, tmp_path, monkeypatch):
     from deltatune.combos.methods import Combined
 
@@ -124,7 +135,8 @@ def test_a_grid_and_what_it_says(few, command, refused, tmp_path):
     assert (tmp_path / "grid/runs/manual_bias_lr-0.01_seed-1/run.json").stat().st_mtime_ns == before
     said = command("gather", "--runs", tmp_path / "grid", "--as_published", "--out_dir", tmp_path / "tables")
     assert "by what the rate was chosen" in said
-    assert (tmp_path / "tables/scores.png").stat().st_size > 1000
+    for name in ("scores", "gaps", "orders"):
+        assert (tmp_path / "tables" / f"{name}.png").stat().st_size > 1000
     head = (tmp_path / "tables/scores.md").read_text(encoding="utf-8").splitlines()[0]
     assert head == "| task | template | none | bias | bias>adapter |"
     one = command("gather", "--runs", tmp_path / "grid", "--where", "methods=bias")

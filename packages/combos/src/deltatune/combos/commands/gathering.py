@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
-from deltatune.combos.commands.figures import draw
+from deltatune.combos.commands.figures import draw, draw_sequence
 from deltatune.combos.gathering import Chosen, Rule
 from deltatune.combos.results import Cell, Row, cells, chosen_of, columns_of, gap_cell, markdown, narrowed, rows_below, score_cell
 from deltatune.core.cli.output import output
@@ -18,6 +19,7 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.data import short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import write_text
+from deltatune.core.run import read_records
 
 RULES: Mapping[Rule, str] = {
     "per_seed": "in each seed the run with the best dev score",
@@ -37,7 +39,8 @@ def gather(
 ) -> None:
     """Choose among the runs of grids, and print the tables: score, generalization gap, time of an update.
 
-    With --out_dir the tables are also written, as Markdown, with a figure.
+    With --out_dir the tables are also written, as Markdown, with figures: scores, gaps, and of sequences the dev score over all
+    updates, a line for each order.
 
     Args:
         runs: folders of grids or runs.
@@ -122,6 +125,9 @@ def _keep(rows: Sequence[Row], rule: Rule, out_dir: Path) -> tuple[dict[str, Any
     for name, cell, best in (("scores", score_cell, True), ("gaps", gap_cell, False)):
         write_text(out_dir / f"{name}.md", markdown(cells(chosen, cell), columns, best))
     draw(chosen, out_dir / "scores.png")
+    if any(one.gap is not None for one in chosen.values()):
+        draw(chosen, out_dir / "gaps.png", gap_cell, "training minus reported score (points)")
+    draw_orders(rows, chosen, out_dir)
     records = [
         {
             "kind": "chosen",
@@ -136,6 +142,30 @@ def _keep(rows: Sequence[Row], rule: Rule, out_dir: Path) -> tuple[dict[str, Any
         for place, one in chosen.items()
     ]
     return {"select": rule, "runs": len(rows)}, records
+
+
+def draw_orders(rows: Sequence[Row], chosen: Mapping[tuple[str, str, str], Chosen], out_dir: Path) -> None:
+    """Of each task and template that sequences were run on, a figure: mean dev score over the chosen runs of each order."""
+    sequences = [place for place in chosen if ">" in place[2]]
+    for number, (task, template) in enumerate(dict.fromkeys(place[:2] for place in sequences), start=1):
+        curves: dict[str, list[tuple[int, float]]] = {}
+        ends: set[int] = set()
+        for place in (place for place in sequences if place[:2] == (task, template)):
+            own = [row for row in rows if row.place == place and any(row.trial is trial for trial in chosen[place].trials)]
+            curves[place[2]] = _mean_curve([row.path for row in own if row.path is not None])
+            ends |= {row.facts["steps"] * stage for row in own for stage in range(1, place[2].count(">") + 1)}
+        name = "orders.png" if number == 1 else f"orders-{number}.png"
+        draw_sequence(curves, sorted(ends), out_dir / name, f"{short_name(task)}, {template}")
+
+
+def _mean_curve(paths: Sequence[Path]) -> list[tuple[int, float]]:
+    """Updates and dev score, mean over runs."""
+    steps: dict[int, list[float]] = {}
+    for path in paths:
+        for record in read_records(path):
+            if record["kind"] == "curve" and record["value"] is not None:
+                steps.setdefault(record["step"], []).append(record["value"])
+    return [(step, fmean(values)) for step, values in sorted(steps.items())]
 
 
 def _plain(row: Row) -> list[Any]:
