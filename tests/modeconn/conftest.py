@@ -8,12 +8,17 @@ import pytest
 
 from deltatune.modeconn import cli
 
-DELTAS = {"full": ("Full", "--lr", "1e-3"), "adapter": ("Houlsby", "--delta.width", "4"), "lora": ("LoRA", "--delta.rank", "2")}
+DELTAS = {
+    "full": ("Full", "--lr", "1e-3"),
+    "adapter": ("Houlsby", "--delta.width", "4"),
+    "lora": ("LoRA", "--delta.rank", "2"),
+    "prefix": ("Prefix", "--delta.length", "3", "--delta.width", "4"),
+}
 
 
 @pytest.fixture(scope="session")
 def bench(few_reviews) -> Path:
-    """A folder with `model`, `task.yaml` with few examples, and `runs/{full,adapter,lora}-{0,1}`, tuned from two seeds."""
+    """A folder with `model`, `task.yaml` with few examples, and `runs/{full,adapter,lora,prefix}-{0,1}`, tuned from two seeds."""
     folder = few_reviews(train=32, dev=16, test=17)
     for name, words in DELTAS.items():
         for seed in (0, 1):

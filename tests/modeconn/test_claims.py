@@ -20,10 +20,18 @@ def test_every_claim_of_the_specification_is_declared_with_controls():
     assert all(claim.seeds >= 5 for claim in CLAIMS)
 
 
+TINY = {"TRAIN": 24, "UPDATES": 4, "POINTS": 3, "CURVE_UPDATES": 1, "MIX_UPDATES": 1, "SCORED": 12}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Runs and lines that several claims share."""
+    return Store(tmp_path_factory.mktemp("claims"))
+
+
 @pytest.mark.skipif("m0" not in world_models.names(), reason="the models of the world are not there")
-@pytest.mark.parametrize("name", ["C1", "C10"])
-def test_an_experiment_measures_what_its_claim_declares(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "TRAIN", 24)
-    monkeypatch.setattr(bench, "UPDATES", 2)
-    [claim] = [claim for claim in CLAIMS if claim.id == name]
-    claim.check(claim.run(Context(Store(tmp_path)), 0))
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_an_experiment_measures_what_its_claim_declares(claim, store, monkeypatch):
+    for name, value in TINY.items():
+        monkeypatch.setattr(bench, name, value)
+    claim.check(claim.run(Context(store), 0))

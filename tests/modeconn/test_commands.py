@@ -23,7 +23,7 @@ def scores(folder):
     return read_json(folder / "run.json")["scores"]
 
 
-@pytest.mark.parametrize("kind", ["full", "adapter", "lora"])
+@pytest.mark.parametrize("kind", ["full", "adapter", "lora", "prefix"])
 def test_a_walk_begins_and_ends_at_the_runs(bench, command, tmp_path, kind):
     left, right = bench / f"runs/{kind}-0", bench / f"runs/{kind}-1"
     said = command("walk", "--left", left, "--right", right, "--points", 3, "--out_dir", tmp_path / "out", "--save_best", *CPU)
@@ -59,7 +59,7 @@ def test_an_interrupted_walk_goes_on_where_it_stopped(bench, command, refused, t
             raise OSError(5, "gone")
         return plain(*args)
 
-    words = ("walk", "--left", bench / "runs/lora-0", "--right", bench / "runs/lora-1", "--points", 3, "--split", "dev", *CPU)
+    words = ("walk", "--left", bench / "runs/full-0", "--right", bench / "runs/full-1", "--points", 3, "--split", "dev", *CPU)
     monkeypatch.setattr(sweeps, "evaluate", fail)
     assert "gone" in refused(*words, "--out_dir", tmp_path / "cut")
     command(*words, "--out_dir", tmp_path / "cut")
@@ -87,14 +87,25 @@ def shuffled(weights):
     return {name: next((t(w) for end, t in turn.items() if name.endswith(end)), w) for name, w in weights.items()}
 
 
-def turned(weights):
-    change = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
-    turn = {"lora_A.weight": lambda w: change @ w, "lora_B.weight": lambda w: w @ change.T}
+def turned(weights, change=((0.6, 0.8), (-0.8, 0.6))):
+    change = torch.tensor(change)
+    back = torch.linalg.inv(change.double()).float()
+    turn = {"lora_A.weight": lambda w: change @ w, "lora_B.weight": lambda w: w @ back}
     return {name: next((t(w) for end, t in turn.items() if name.endswith(end)), w) for name, w in weights.items()}
 
 
+def mapped(weights):
+    return turned(weights, ((1.5, -0.5), (0.25, 0.75)))
+
+
 @pytest.mark.parametrize(
-    ("kind", "change", "way"), [("adapter", shuffled, "--align"), ("lora", turned, "--align"), ("lora", turned, "--product")]
+    ("kind", "change", "way"),
+    [
+        ("adapter", shuffled, "--align"),
+        ("lora", turned, "--align"),
+        ("lora", mapped, "--align"),
+        ("lora", turned, "--product"),
+    ],
 )
 def test_symmetries_make_no_barrier_once_they_are_undone(bench, command, tmp_path, kind, change, way):
     run = bench / f"runs/{kind}-0"
@@ -146,9 +157,11 @@ def test_what_no_path_can_join_is_refused_in_one_line(bench, refused, tmp_path):
     assert not out.exists()
 
 
-def test_a_curve_keeps_its_ends_and_its_control_points(bench, command, tmp_path):
+@pytest.mark.parametrize(("kind", "shares"), [("bezier", (0.125, 0.375, 0.375, 0.125)), ("polychain", (0.0, 0.5, 0.5, 0.0))])
+def test_a_curve_keeps_its_ends_and_its_control_points(bench, command, tmp_path, kind, shares):
     left, right = bench / "runs/adapter-0", bench / "runs/adapter-1"
-    words = ("curve", "--left", left, "--right", right, "--bends", 2, "--train.steps", 3, "--train.eval_every", 1, "--lr", "1e-2")
+    words = ("curve", "--kind", kind, "--left", left, "--right", right, "--bends", 2, "--train.steps", 3, "--lr", "1e-2")
+    words = (*words, "--train.eval_every", 1)
     said = command(*words, "--points", 3, "--out_dir", tmp_path / "out", *CPU)
     assert "barrier" in said
     rows = read_records(tmp_path / "out/sweep")
@@ -158,7 +171,7 @@ def test_a_curve_keeps_its_ends_and_its_control_points(bench, command, tmp_path)
     parts = [checkpoint.read(path).weights for path in (left, tmp_path / "out/controls/1", tmp_path / "out/controls/2", right)]
     middle = checkpoint.read(tmp_path / "out").weights
     for name, value in middle.items():
-        expected = sum(c * part[name] for c, part in zip((0.125, 0.375, 0.375, 0.125), parts, strict=True))
+        expected = sum(c * part[name] for c, part in zip(shares, parts, strict=True))
         torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
     assert any(not torch.allclose(parts[1][n], (2 * parts[0][n] + parts[3][n]) / 3, atol=1e-5) for n in middle)
     facts = read_json(tmp_path / "out/run.json")
@@ -208,6 +221,8 @@ def test_a_plane_through_three_runs(bench, command, tmp_path):
     if row["u"] == 0:
         assert row["loss"] == pytest.approx(scores(bench / "runs/lora-0")["dev"]["loss"], rel=1e-4)
     assert (tmp_path / "out/figures/plane.png").is_file()
+    command("report", "--paths", f"[{tmp_path / 'out'}]", "--out_dir", tmp_path / "report")
+    assert "plane.png" in (tmp_path / "report/report.md").read_text(encoding="utf-8")
 
 
 def test_a_data_map_and_what_is_forgotten(bench, command, refused, tmp_path):
@@ -218,6 +233,8 @@ def test_a_data_map_and_what_is_forgotten(bench, command, refused, tmp_path):
     assert all(len(item["acc"]) == len(item["confidence"]) == 2 for item in found.values())
     assert all(0 <= value <= 1 for item in found.values() for value in item["confidence"])
     assert all((p > 0.5) == bool(a) for item in found.values() for a, p in zip(item["acc"], item["confidence"], strict=True))
+    command("report", "--paths", f"[{tmp_path / 'run'}]", "--out_dir", tmp_path / "report")
+    assert "data-map.png" in (tmp_path / "report/report.md").read_text(encoding="utf-8")
     assert "recorded already" in command("cartography", "record", "--run", tmp_path / "run", *CPU)
     ends = ("--left", bench / "runs/lora-0", "--right", bench / "runs/lora-1")
     command("walk", *ends, "--split", "train", "--points", 3, "--out_dir", tmp_path / "line", *CPU)
@@ -244,38 +261,6 @@ def test_the_report_puts_pairs_together(bench, command, tmp_path):
     assert "2 pairs" in text
     for name in [part.partition(")")[0] for part in text.split("](")[1:]]:
         assert (tmp_path / "report" / name).is_file()
-
-
-def test_distance_and_adapters_that_peft_wrote(bench, command, tmp_path):
-    from deltatune.core import peft_format
-
-    assert "cosine" in command("distance", "--left", bench / "runs/full-0", "--right", bench / "runs/full-1", "--by", "block")
-    for number in (0, 1):
-        peft_format.export(bench / f"runs/lora-{number}", tmp_path / f"peft-{number}")
-    ends = (
-        "--left",
-        tmp_path / "peft-0",
-        "--right",
-        tmp_path / "peft-1",
-        "--model",
-        bench / "model",
-        "--task",
-        f"[{bench / 'task.yaml'}]",
-    )
-    command("walk", *ends, "--points", 2, "--split", "dev", "--out_dir", tmp_path / "out", *CPU)
-    losses = [row["loss"] for row in read_records(tmp_path / "out")]
-    assert losses == pytest.approx([scores(bench / f"runs/lora-{n}")["dev"]["loss"] for n in (0, 1)], rel=1e-4)
-
-
-def test_whole_models_of_hugging_face(bench, command, tmp_path):
-    from deltatune.core.cli import main
-
-    for number in (0, 1):
-        assert main(["merge", "--run", str(bench / f"runs/full-{number}"), "--out_dir", str(tmp_path / f"model-{number}")]) == 0
-    ends = ("--left", tmp_path / "model-0", "--right", tmp_path / "model-1", "--task", f"[{bench / 'task.yaml'}]")
-    command("walk", *ends, "--points", 2, "--split", "dev", "--out_dir", tmp_path / "out", *CPU)
-    losses = [row["loss"] for row in read_records(tmp_path / "out")]
-    assert losses == pytest.approx([scores(bench / f"runs/full-{n}")["dev"]["loss"] for n in (0, 1)], rel=1e-4)
 
 
 def test_a_map_of_another_form_is_refused(tmp_path, refused):

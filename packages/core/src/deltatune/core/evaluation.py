@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deltatune.core.batches import Batch
 from deltatune.core.data import Example
-from deltatune.core.delta import Tuned
+from deltatune.core.delta import Tuned, forward_with
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.formats import Feature, Format, Prediction, TextFormat
 from deltatune.core.metrics import DEFINITIONS, score
+from deltatune.core.weights import Weights
+
+Loss = tuple[float, int]  # of a batch, and what it weighs in the mean
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ def evaluate(
     """
     encoded = list(features) if features is not None else form.features(examples)
     predictions, losses = run(tuned, form, encoded, tokens)
+    return _scored(form, examples, predictions, losses)
+
+
+def _scored(form: Format, examples: Sequence[Example], predictions: list[Prediction], losses: Sequence[Loss]) -> Scores:
     references = form.references(examples)
     found = score(form.metric, predictions, references)
     loss = math.fsum(value * weight for value, weight in losses) / max(1, sum(weight for _, weight in losses))
@@ -84,12 +92,57 @@ def evaluate(
         metric=form.metric,
         loss=loss if losses else float("nan"),
         stderr=found.stderr,
-        n=len(encoded),
+        n=len(predictions),
         predictions=predictions,
         per_example=found.per_example,
         references=references,
         others=_others(form),
     )
+
+
+def evaluate_many(
+    tuned: Tuned, form: Format, examples: Sequence[Example], points: Sequence[Weights], features: Sequence[Feature] | None = None
+) -> list[Scores]:
+    """The scores with each of several values of the deltas, all of them in every forward pass; `tuned` keeps its own.
+
+    Of a few short examples (64 padded tokens in all) this is faster than one after the other, since so short a pass waits for
+    its calls and not for its products; of many it is not (`benchmarks/modeconn_speed.py`).
+
+    Args:
+        tuned: the model, whose answer is not a generated text.
+        form: how the examples are asked.
+        examples: with labels.
+        points: values of the deltas, as `Tuned.weights` has them.
+        features: the encoded examples, if they are at hand already.
+
+    Raises:
+        DeltatuneError: the form is text; other names or shapes than the model's deltas have.
+    """
+    if isinstance(form, TextFormat):
+        raise DeltatuneError("evaluate_many: answers are generated with one set of weights at a time; use evaluate")
+    encoded = list(features) if features is not None else form.features(examples)
+    stacked = {name: torch.stack([point[name] for point in points]).to(tuned.backbone.device) for name in points[0]}
+    predictions: list[dict[int, Prediction]] = [{} for _ in points]
+    losses: list[list[Loss]] = [[] for _ in points]
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]["input_ids"]))
+    was_training = tuned.training
+    tuned.eval()
+    try:
+        # The other kernels of attention are not batched over weights.
+        with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+            for rows in _portions(order, encoded, _WORTH_PADDING):
+                found = form.collate([encoded[i] for i in rows])
+                batch = {name: tensor.to(tuned.backbone.device) for name, tensor in found.items()}
+                every = torch.func.vmap(lambda point, batch=batch: forward_with(tuned, point)(batch))(stacked)
+                for number, logits in enumerate(every):
+                    predictions[number] |= dict(zip(rows, form.predict(logits), strict=True))
+                    losses[number] += [(float(form.loss(logits, batch)), len(rows))] if "labels" in batch else []
+    finally:
+        tuned.train(was_training)
+    return [
+        _scored(form, examples, [own[i] for i in range(len(encoded))], lost)
+        for own, lost in zip(predictions, losses, strict=True)
+    ]
 
 
 def _others(form: Format) -> tuple[str, ...]:
@@ -101,14 +154,14 @@ def _others(form: Format) -> tuple[str, ...]:
     return tuple(name for name in names if name != form.metric)
 
 
-def run(tuned: Tuned, form: Format, features: Sequence[Feature], tokens: int = 16384) -> tuple[list[Prediction], list[Any]]:
+def run(tuned: Tuned, form: Format, features: Sequence[Feature], tokens: int = 16384) -> tuple[list[Prediction], list[Loss]]:
     """Predictions in the order of `features`, and (loss, weight) of each batch that has labels.
 
     Batches hold examples of similar length and at most `tokens` padded input tokens, at least one example.
     """
     order = sorted(range(len(features)), key=lambda i: -len(features[i]["input_ids"]))
     predictions: dict[int, Prediction] = {}
-    losses: list[tuple[float, int]] = []
+    losses: list[Loss] = []
     was_training = tuned.training
     tuned.eval()
     try:
@@ -133,7 +186,7 @@ def run(tuned: Tuned, form: Format, features: Sequence[Feature], tokens: int = 1
     return [predictions[i] for i in range(len(features))], losses
 
 
-def _answer(tuned: Tuned, form: Format, batch: Batch) -> tuple[list[Prediction], tuple[float, int] | None]:
+def _answer(tuned: Tuned, form: Format, batch: Batch) -> tuple[list[Prediction], Loss | None]:
     labels = batch.get("labels")
     if isinstance(form, TextFormat):
         loss = None if labels is None else (float(form.loss(tuned(batch), batch)), int((labels != -100).sum()))

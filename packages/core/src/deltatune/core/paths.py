@@ -1,13 +1,13 @@
 """Paths between tuned models: which weights a point has, and what is measured along the way.
 
-A point is a weighted sum of ends, tensor by tensor. One model in memory takes the values of each point in turn and gets its own
-back at the end, so a path costs the model, its ends, and one tensor more, however many points it has.
+A point is a weighted sum of ends, tensor by tensor. One model in memory takes the values of each point in turn, so a path costs
+the model, its ends, and one tensor more, however many points it has; a copy of what the model held where it gets that back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,7 @@ def walk(
     places: Sequence[float],
     measure: Callable[[], Mapping[str, Any]],
     coefficients: Coefficients = line,
+    restore: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Measure at each place: {"x": place, **measure()}; `tuned` is what it was when the iterator ends or is closed.
 
@@ -85,12 +86,13 @@ def walk(
         places: parameters t of the path.
         measure: called with `tuned` at the point.
         coefficients: weight of each end at t; the straight line by default.
+        restore: give `tuned` back what it held; else it stays at the last place, and no copy of it is made.
 
     Raises:
         DeltatuneError: the ends do not fit each other or the model.
     """
     targets = _targets(tuned, ends)
-    with _kept(tuned, ends[0].base is not None):
+    with _kept(tuned, ends[0].base is not None) if restore else nullcontext():
         for place in places:
             weights = coefficients(place)
             with torch.no_grad():

@@ -288,6 +288,11 @@ def tuned_like(run: TunedRun, model: str | None, options: dict[str, Any]) -> Tun
     return replace(config, task=replace(choice, max_length=config.task.max_length, half=options.get("half"), **given))
 
 
+def without_weights(run: TunedRun) -> TunedRun:
+    """What a run says of itself; its weights need no memory once a scene has its ends."""
+    return _with(run, {})
+
+
 def describe(path: Path) -> str:
     """A short name of an end for figures and tables."""
     return path.name if path.name not in ("delta", "") else path.parent.name

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from deltatune.core.data import Example
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.evaluation import evaluate
+from deltatune.core.evaluation import Scores, evaluate, evaluate_many
 from deltatune.core.files import write_json, write_text
+from deltatune.core.formats import Feature, TextFormat
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.paths import End, line, walk
 from deltatune.core.progress import ProgressBar
 from deltatune.core.run import append_records, read_records
+from deltatune.core.weights import weighted_sum
 from deltatune.modeconn import bookkeeping
 from deltatune.modeconn.bookkeeping import FILES, Point, fates, transitions
 from deltatune.modeconn.endpoints import Scene
@@ -24,6 +28,7 @@ from deltatune.modeconn.profiles import TOLERANCE, curve_segments, profile
 
 Split = Literal["eval", "dev", "test", "train"]
 Coefficients = Callable[[float], Sequence[float]]
+MOST_TOKENS = 512  # in one forward pass of several points
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ def measure(
 ) -> list[Row]:
     """Every split at every place, in order; what an interrupted call has measured is found in `state` and not measured again.
 
+    The scene's model is left anywhere on the path.
+
     Args:
         scene: model, task and ends.
         places: parameters of the path.
@@ -105,19 +112,55 @@ def measure(
     known = {item["x"]: item["rows"] for item in (read_records(file) if file.exists() else []) if item["path"] == key}
     rest = [place for place in places if place not in known]
     if rest:
-        encoded = {split: scene.form.features(examples) for split, examples in parts.items()}
-
-        def look() -> dict[str, Any]:
-            found = {split: evaluate(scene.tuned, scene.form, parts[split], features) for split, features in encoded.items()}
-            return {"rows": [{"split": split, **s.numbers(), "per_example": s.per_example} for split, s in found.items()]}
-
         with ProgressBar(f"path {name}".strip(), len(places), len(places) - len(rest), True) as bar:
-            for point in walk(scene.tuned, ends or scene.ends, rest, look, coefficients):
+            for point in _points(scene, parts, ends or scene.ends, rest, coefficients):
                 append_records(file, [{"path": key, **point}])
                 known[point["x"]] = point["rows"]
                 bar.advance(len(known), f"x {point['x']:g}", line=False)
     fields = ("split", "value", "loss", "stderr", "n", "per_example")
     return [Row(place, *(item[field] for field in fields)) for place in places for item in known[place]]
+
+
+def _points(
+    scene: Scene, parts: Mapping[str, Sequence[Example]], ends: Sequence[End], rest: Sequence[float], coefficients: Coefficients
+) -> Iterator[dict[str, Any]]:
+    """What `measure` keeps of each place: many places in one forward pass where that is faster."""
+    encoded = {split: scene.form.features(examples) for split, examples in parts.items()}
+
+    def look() -> dict[str, Any]:
+        return _rows({split: evaluate(scene.tuned, scene.form, parts[split], found) for split, found in encoded.items()})
+
+    size = at_once(scene, ends, encoded)
+    if size == 1:
+        yield from walk(scene.tuned, ends, rest, look, coefficients, restore=False)
+        return
+    for first in range(0, len(rest), size):
+        places = rest[first : first + size]
+        deltas = [_at(ends, coefficients(place)) for place in places]
+        every = {split: evaluate_many(scene.tuned, scene.form, parts[split], deltas, found) for split, found in encoded.items()}
+        for number, place in enumerate(places):
+            yield {"x": place, **_rows({split: found[number] for split, found in every.items()})}
+
+
+def _rows(found: Mapping[str, Scores]) -> dict[str, Any]:
+    return {"rows": [{"split": split, **s.numbers(), "per_example": s.per_example} for split, s in found.items()]}
+
+
+def _at(ends: Sequence[End], weights: Sequence[float]) -> dict[str, Tensor]:
+    return {name: weighted_sum([end.deltas[name] for end in ends], weights) for name in ends[0].deltas}
+
+
+def at_once(scene: Scene, ends: Sequence[End], encoded: Mapping[str, Sequence[Feature]]) -> int:
+    """How many points go into one forward pass: several of a delta path with few short examples, else one.
+
+    Together they have at most `MOST_TOKENS` padded tokens, and one point at most an eighth of that: where a pass of one point is
+    longer, it does not wait for its calls (`benchmarks/modeconn_speed.py` compares both ways).
+    """
+    moving = any(delta.relative for delta in scene.tuned.kinds())  # Full: a point holds the base's parameters, not its own
+    if moving or isinstance(scene.form, TextFormat) or any(end.base is not None for end in ends):
+        return 1
+    tokens = max(len(found) * max(len(feature["input_ids"]) for feature in found) for found in encoded.values())
+    return MOST_TOKENS // tokens if 8 * tokens <= MOST_TOKENS else 1
 
 
 def splits_of(rows: Sequence[Row]) -> list[str]:

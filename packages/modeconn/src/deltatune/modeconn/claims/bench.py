@@ -22,6 +22,7 @@ SNAPSHOTS = {"world/m0@400": 400, "world/m0@1200": 1200, BASE: 3000}
 TASK, OTHER_DOMAIN, OTHER_TASK = "world/inference-0", "world/inference-1", "world/sentiment-0"
 TRAIN, UPDATES, BATCH, POINTS = 1000, 300, 16, 11
 CURVE_UPDATES, MIX_UPDATES = 1000, 200
+SCORED: int | None = None  # dev and test examples at most
 RATES = {"Houlsby": 3e-3, "Full": 5e-4}
 Kind = Literal["Houlsby", "Full"]
 SETTINGS: dict[str, Any] = {
@@ -82,7 +83,7 @@ def config(kind: Kind, init_seed: int, data_seed: int, base: str = BASE, task: s
         data_seed=data_seed,
         dropout_seed=data_seed,
     )
-    choice = TaskChoice(task, max_train=TRAIN, half=changes.get("half"))
+    choice = TaskChoice(task, max_train=TRAIN, max_dev=SCORED, max_test=SCORED, half=changes.get("half"))
     return TuneConfig(
         BackboneConfig(base, form="text" if base.startswith(TEXT) else "prompt"), choice, (delta,), train, init_seed=init_seed
     )
@@ -98,7 +99,7 @@ Line = dict[str, Any]
 
 def line(
     context: Context, left: Path, right: Path, tasks: Sequence[str] = (TASK,), align: bool = False,
-    split: str = "eval", points: int = POINTS,
+    split: str = "eval", points: int | None = None,
 ) -> dict[str, Line]:  # fmt: skip
     """The straight line between two runs, by task: for each split `loss` and `value` at each place, and the distance.
 
@@ -108,8 +109,8 @@ def line(
     from deltatune.modeconn.endpoints import identity
 
     ends = [identity(open_run(path))["digest"] for path in (left, right)]
-    key = {"line": ends, "tasks": list(tasks), "align": align, "split": split, "points": points}
-    found: dict[str, Line] = context.store.get(key, partial(_line, (left, right), tasks, align, split, points))
+    key = {"line": ends, "tasks": list(tasks), "align": align, "split": split, "points": points or POINTS}
+    found: dict[str, Line] = context.store.get(key, partial(_line, (left, right), tasks, align, split, points or POINTS))
     return found
 
 

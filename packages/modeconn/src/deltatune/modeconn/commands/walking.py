@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from deltatune.core import checkpoint
+from deltatune.core import checkpoint, paths
 from deltatune.core.backbone import Device
 from deltatune.core.cli.results import Found, Kept
 from deltatune.core.cli.runner import SavedConfig
@@ -16,7 +16,6 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.groups import gaps, grouping
 from deltatune.core.paths import End
 from deltatune.core.reuse import TunedRun
-from deltatune.core.weights import lerp
 from deltatune.modeconn import figures
 from deltatune.modeconn.bookkeeping import places
 from deltatune.modeconn.commands.shown import PROGRAM, show_path
@@ -32,6 +31,7 @@ from deltatune.modeconn.endpoints import (
     scene,
     tasks_of,
     transformed,
+    without_weights,
 )
 from deltatune.modeconn.profiles import profile
 from deltatune.modeconn.sweeps import Limits, Row, Split, best_of, measure, of_split, records, splits_of, statistics, write
@@ -102,23 +102,21 @@ def walk(
         raise DeltatuneError("--lines: where the bases move, groups of the delta alone say little; give runs of one base")
     if save_best and (where.whole or product or lines or any(own is not None for _, own in chosen)):
         raise DeltatuneError("--save_best keeps a delta on the left base; leave out --product and --lines, give runs of one task")
-    loaded = {choice.task: choice.load() for choice, _ in chosen}
-    settings: dict[str, Any] = {"left": identity(given[0]), "right": identity(given[1]), "points": points, "whole": where.whole}
-    settings |= {
-        "tasks": {name: found.digest for name, found in loaded.items()},
-        "align": align,
-        "product": product,
-        "lines": lines,
-    }
+    tasks = {choice.task: choice.load().digest for choice, _ in chosen}
+    between: dict[str, Any] = {"left": identity(given[0]), "right": identity(given[1]), "align": align}
+    settings = {**between, "points": points, "whole": where.whole, "tasks": tasks, "product": product, "lines": lines}
+    del given  # else every end would be in memory twice
     settings |= {"limits": vars(limits), "max_length": [choice.max_length for choice, _ in chosen], "save_best": save_best}
 
     def work() -> Found:
         numbers: dict[str, Any] = {}
         kept: list[dict[str, Any]] = []
-        for choice, own in chosen:
+        for number, (choice, own) in enumerate(chosen, start=1):
             stage = scene(runs, choice, own, where)
+            if number == len(chosen):
+                runs[:] = map(without_weights, runs)
             folder = out_dir if len(chosen) == 1 else out_dir / short_name(choice.task).replace("/", "-")
-            look = partial(_lines, by=lines) if lines else partial(_line, save_best=save_best, runs=runs)
+            look = partial(_lines, by=lines) if lines else partial(_line, save_best=save_best, runs=runs, between=between)
             found, rows = look(stage, places(points), limits, (out_dir, folder))
             numbers[choice.task] = found
             kept += [{**row, "left": describe(left), "right": describe(right)} for row in rows]
@@ -133,7 +131,13 @@ Folders = tuple[Path, Path]  # of the whole result, and of this task
 
 
 def _line(
-    stage: Scene, where: Sequence[float], limits: Limits, folders: Folders, save_best: bool, runs: Sequence[TunedRun]
+    stage: Scene,
+    where: Sequence[float],
+    limits: Limits,
+    folders: Folders,
+    save_best: bool,
+    runs: Sequence[TunedRun],
+    between: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rows = measure(stage, where, limits, folders[0] / "state")
     metric = stage.form.metric
@@ -145,10 +149,9 @@ def _line(
     figures.save(folders[1] / "figures/profile.png", lambda figure: figures.draw_profile(figure, kept, title))
     if save_best and found["best"]:
         x = found["best"]["x"]
-        weights = lerp(runs[0].saved.weights, runs[1].saved.weights, x)
         about = about_of(runs[0], stage.tuned.backbone, stage.form, stage.choice)
-        between = {"left": identity(runs[0]), "right": identity(runs[1]), "x": x}
-        checkpoint.save(folders[0] / "best", stage.tuned, {**about, "between": between}, weights)
+        for _ in paths.walk(stage.tuned, stage.ends, [x], dict):
+            checkpoint.save(folders[0] / "best", stage.tuned, {**about, "between": {**between, "x": x}})
     return found, kept
 
 
