@@ -10,6 +10,7 @@ import torch
 from deltatune.core.delta import forward_with
 from deltatune.core.optim import Adafactor
 from deltatune.core.weights import flatten
+from deltatune.subspace.approximation import trimmed
 from deltatune.subspace.coordinates import Coordinates
 from deltatune.subspace.intrinsic import Fastfood, fwht, hyper_matrix, hyper_prefix
 from deltatune.subspace.objective import encode_all, reconstructions, spread, stick
@@ -286,3 +287,18 @@ def test_linear_hypernetworks(golden):
     close(frozen + 7 / 3 * (archive["lora/x"] @ first @ second), archive["hyper_lora/out"])
     made = hyper_prefix(point, archive["hyper_prefix/weight"], archive["hyper_prefix/bias"], archive["hyper_prefix/out"].shape)
     close(made, archive["hyper_prefix/out"])
+
+
+def test_examples_of_one_draw_pass_without_the_padding_of_the_others():
+    ids = torch.tensor([[5, 6, 0, 0, 0], [7, 8, 9, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": torch.tensor([1, 0])}
+    cut = trimmed(batch)
+    assert {name: tuple(tensor.shape) for name, tensor in cut.items()} == {
+        "input_ids": (2, 3), "attention_mask": (2, 3), "labels": (2,),
+    }  # fmt: skip
+    answers = torch.tensor([[3, -100, -100], [3, 4, -100]])
+    both = trimmed({**batch, "labels": answers, "decoder_attention_mask": (answers > 0).long()})
+    assert both["labels"].tolist() == [[3, -100], [3, 4]]
+    assert both["decoder_attention_mask"].shape == (2, 2)
+    same = trimmed({**batch, "labels": torch.full((2, 5), -100)})  # of one width with the inputs, which need three columns
+    assert same["labels"].shape == same["input_ids"].shape == (2, 3)

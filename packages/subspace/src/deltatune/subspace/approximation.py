@@ -64,31 +64,42 @@ class Approximation:
         return encode_all(list(self.space.projections.values()), vectors, self.space.objective)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The objective of a batch made by `Drawn`, (): the mean over its examples."""
-        value = torch.zeros((), device=batch["draw"].device)
-        for rows in _groups(batch["draw"]):
-            first = int(rows[0])
-            part = {name: tensor[rows] for name, tensor in batch.items() if name not in EXTRA}
-            task, solution = int(batch["task"][first]), batch["solution"][first].tolist()
-            own = self._loss_of(part, task, solution, batch["shares"][first])
-            value = value + own * (len(rows) / len(batch["draw"]))
-        return value
+        """The objective of a batch made by `Drawn`, (): the mean over its examples.
 
-    def _loss_of(self, part: Batch, task: int, solution: Sequence[int], share: Tensor) -> Tensor:
+        Examples of one draw pass the model together, without the padding of the others. Each projection is used once for all
+        that the batch asks of it: at the published sizes it is read from memory for longer than the model computes.
+        """
         objective, projections = self.space.objective, list(self.space.projections.values())
-        vectors = [found[number] for found, number in zip(self.sources.vectors[task], solution, strict=True)]
-        points = encode_all(projections, vectors, objective)
-        rebuilt = reconstructions(objective.reconstruction, projections, vectors, points)
-        losses = torch.zeros_like(rebuilt)
+        groups = _groups(batch["draw"])
+        keys = [(int(batch["task"][rows[0]]), *batch["solution"][rows[0]].tolist()) for rows in groups]
+        distinct = list(dict.fromkeys(keys))
+        vectors = [
+            torch.stack([self.sources.vectors[task][number][solution[number]] for task, *solution in distinct])
+            for number in range(len(projections))
+        ]
+        points = encode_all(projections, vectors, objective)  # (T, K, k)
+        rebuilt = reconstructions(objective.reconstruction, projections, vectors, points)  # (T, K)
+        of_group = [distinct.index(key) for key in keys]
+        losses = rebuilt.new_zeros(len(projections), len(groups))
         if objective.terms != "reconstruction":
-            mixed = share @ points
-            losses = torch.stack(
-                [
-                    self.task_loss(self.sources.forms[task], tuned, self.space.decode(name, point), part)
-                    for (name, tuned), point in zip(self.tuned.items(), mixed, strict=True)
-                ]
-            )
-        return total(objective, rebuilt, losses)
+            shares = torch.stack([batch["shares"][rows[0]] for rows in groups], dim=1)  # (T, G, T)
+            mixed = (shares.unsqueeze(-1) * points[:, of_group].transpose(0, 1)).sum(dim=2)  # (T, G, k)
+            losses = self._task_losses(batch, groups, keys, mixed)
+        parts = [total(objective, rebuilt[:, k], losses[:, g]) * len(groups[g]) for g, k in enumerate(of_group)]
+        return torch.stack(parts).sum() / len(batch["draw"])
+
+    def _task_losses(self, batch: Batch, groups: Sequence[Tensor], keys: Sequence[Sequence[int]], mixed: Tensor) -> Tensor:
+        """The task losses (T, G) of every delta at every group's point (T, G, k)."""
+        own = {name: tensor for name, tensor in batch.items() if name not in EXTRA}
+        parts = [own if len(groups) == 1 else trimmed({n: tensor[rows] for n, tensor in own.items()}) for rows in groups]
+        losses = []
+        for (name, tuned), points in zip(self.tuned.items(), mixed, strict=True):
+            decoded = self.space.projections[name].decode(points)
+            losses += [
+                self.task_loss(self.sources.forms[task], tuned, self.space.shaped(name, vector), part)
+                for vector, part, (task, *_) in zip(decoded, parts, keys, strict=True)
+            ]
+        return torch.stack(losses).reshape(len(self.tuned), len(groups))
 
     def task_loss(self, form: Format, tuned: Tuned, weights: Weights, batch: Batch) -> Tensor:
         """The task's loss with `weights` in place of the delta's, ()."""
@@ -108,6 +119,16 @@ class Approximation:
 
 def _groups(draw: Tensor) -> list[Tensor]:
     return [torch.nonzero(draw == number).flatten() for number in sorted(set(draw.tolist()))]
+
+
+def trimmed(batch: Batch) -> Batch:
+    """A batch without the columns at the right that are padding in every row, of inputs and of answers."""
+    widths = {}
+    for mark, filled in (("attention_mask", 0), ("labels", -100)):
+        if mark in batch and batch[mark].dim() == 2:
+            used = torch.nonzero((batch[mark] != filled).any(dim=0))
+            widths[batch[mark].shape[1]] = max(widths.get(batch[mark].shape[1], 0), int(used[-1]) + 1 if len(used) else 1)
+    return {name: t[:, : widths[t.shape[1]]] if t.dim() == 2 and t.shape[1] in widths else t for name, t in batch.items()}
 
 
 def places(names: Sequence[str], mixtures: int = 0, seed: int = 0) -> dict[str, Tensor]:

@@ -79,7 +79,7 @@ def shares(mixing: Mixing, count: int, generator: torch.Generator) -> Tensor:
 
 
 def encode_all(projections: Sequence[Projection], vectors: Sequence[Tensor], objective: Objective) -> Tensor:
-    """The points (T, k) of one delta of each kind, (D_t,) each. Differentiable."""
+    """The points (T, ..., k) of deltas of each kind, (..., D_t) each. Differentiable."""
     points = []
     for number, (projection, vector) in enumerate(zip(projections, vectors, strict=True)):
         second = projections[1] if objective.shared_second_layer and number == 0 and len(projections) > 1 else None
@@ -88,16 +88,16 @@ def encode_all(projections: Sequence[Projection], vectors: Sequence[Tensor], obj
 
 
 def reconstruction(kind: Reconstruction, vector: Tensor, decoded: Tensor) -> Tensor:
-    """R of a delta (D,) and what its point is decoded into, ()."""
+    """R (...,) of deltas (..., D) and what their points are decoded into."""
     gap = vector - decoded
     if kind == "mse":
-        return gap.square().mean()
-    norm: Tensor = torch.linalg.vector_norm(gap)
-    return norm if kind == "l2norm" else norm / torch.linalg.vector_norm(vector).clamp(min=1e-12)
+        return gap.square().mean(dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(gap, dim=-1)
+    return norm if kind == "l2norm" else norm / torch.linalg.vector_norm(vector, dim=-1).clamp(min=1e-12)
 
 
 def reconstructions(kind: Reconstruction, projections: Sequence[Projection], vectors: Sequence[Tensor], points: Tensor) -> Tensor:
-    """R of every delta from its own point, (T,)."""
+    """R (T, ...) of deltas of each kind, (..., D_t) each, from their own points (T, ..., k)."""
     rows = zip(projections, vectors, points, strict=True)
     return torch.stack([reconstruction(kind, vector, own.decode(point)) for own, vector, point in rows])
 

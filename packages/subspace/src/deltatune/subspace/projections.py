@@ -11,6 +11,7 @@ Nothing here knows a model; several deltas that meet in one space have a `Projec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -80,12 +81,23 @@ class Projection:
         """
         low = second or self
         dtype = self.encoder_weight.dtype
-        inner = ACTIVATIONS[activation](functional.linear(vectors.to(dtype), self.encoder_weight, self.encoder_bias))
-        return functional.linear(inner, low.encoder_low_weight, low.encoder_low_bias).float()
+        with _as_kept(vectors):
+            inner = ACTIVATIONS[activation](functional.linear(vectors.to(dtype), self.encoder_weight, self.encoder_bias))
+            return functional.linear(inner, low.encoder_low_weight, low.encoder_low_bias).float()
 
     def decode(self, points: Tensor) -> Tensor:
         """Deltas (..., D) of points (..., k), float32: what is to be added to the initial values. Differentiable."""
-        return functional.linear(points.to(self.decoder_weight.dtype), self.decoder_weight).float()
+        with _as_kept(points):
+            return functional.linear(points.to(self.decoder_weight.dtype), self.decoder_weight).float()
+
+
+def _as_kept(tensor: Tensor) -> AbstractContextManager[None]:
+    """Compute in the type that the projections are kept in, also where the model computes in bfloat16.
+
+    They are read once for each use, so a copy in another type costs more than it saves.
+    """
+    context: AbstractContextManager[None] = torch.autocast(tensor.device.type, enabled=False)
+    return context
 
 
 def draw(size: int, k: int, generator: torch.Generator, std: float = STD, dtype: torch.dtype = torch.float32) -> Projection:
