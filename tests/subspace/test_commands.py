@@ -58,6 +58,34 @@ def test_a_subspace_holds_what_decoding_needs(bench, tmp_path):
     assert places == {*NAMES, "centroid", "mixture-0", "mixture-1"}
 
 
+def test_of_a_decoded_delta_some_tensors_alone(bench):
+    space = read(bench / "space")
+    first, *others = space.inits["lora"]
+    alone, whole = (each.decode("lora", torch.ones(3)) for each in (space.only({"lora": [first]}), space))
+    assert torch.equal(alone[first], whole[first])
+    assert not torch.equal(alone[first], space.inits["lora"][first])
+    assert others
+    assert all(torch.equal(alone[name], space.inits["lora"][name]) for name in others)
+
+
+def test_the_control_of_the_head_alone(bench, command, tmp_path):
+    task = f"[{bench / 'first.yaml'}]"
+    command("make-init", "--model", bench / "model", "--form", "head", "--deltas+", "LoRA", "--out_dir", tmp_path / "init")
+    short = [*SHORT[2:], "--train.steps", 1, "--data_dir", bench]
+    words = ["train-delta", "--init", tmp_path / "init", "--tasks", task, *short, "--out_dir", tmp_path / "original"]
+    command(*words)
+    words = ["approximate", "--init", tmp_path / "init", "--solutions", f"[{tmp_path / 'original'}]", *short, "--k", 2]
+    command(*words, "--out_dir", tmp_path / "space")
+    words = ["optimize", "--subspace", tmp_path / "space", "--tasks", task, *short, "--lrs", "[0.05]", "--controls", "[head]"]
+    command(*words, "--out_dir", tmp_path / "out")
+    found = [record for record in read_records(tmp_path / "out") if record["split"] == "test"]
+    assert [(record["kind"], record["source"], record["target"]) for record in found] == [
+        ("optimization", "lora", "lora"), ("head optimization", "lora", "lora"),
+    ]  # fmt: skip
+    shown = command("report", "--results", f"[{tmp_path / 'out'}]", "--out_dir", tmp_path / "report")
+    assert "control: the head of the optimized solution" in shown
+
+
 def test_approximation_goes_on_and_does_nothing_twice(bench, command, tmp_path):
     words = ["approximate", "--init", bench / "init", "--solutions", f"[{bench / 'original'}]", "--k", 2, *SHORT]
     shown = command(*words, "--out_dir", tmp_path / "both", "--objective.draw", "task", "--objective.mixing", "dirichlet")

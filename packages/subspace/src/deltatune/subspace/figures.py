@@ -36,7 +36,8 @@ def bars(figure: Figure, records: Sequence[Record], measure: str = "relative") -
     """
     chart = figure.subplots()
     tasks = list(dict.fromkeys(record["task"] for record in records))
-    kinds = [kind for kind in ("optimization", "random optimization", "zero", "mean") if any(r["kind"] == kind for r in records)]
+    shown = ("optimization", "head optimization", "random optimization", "zero", "mean")
+    kinds = [kind for kind in shown if any(r["kind"] == kind for r in records)]
     names = list(dict.fromkeys(record["target"] for record in records))
     wide = 0.8 / max(1, len(kinds) * len(names))
     levels: list[tuple[float, float]] = []
@@ -45,8 +46,8 @@ def bars(figure: Figure, records: Sequence[Record], measure: str = "relative") -
             found = [[r for r in records if (r["task"], r["kind"], r["target"]) == (task, kind, name)] for task in tasks]
             own = [_mean(r[measure] for r in rows) for rows in found]
             places = [x - 0.4 + (i * len(names) + j + 0.5) * wide for x in range(len(tasks))]
-            label = f"{name}, {kind}"
-            chart.bar(places, [v or 0.0 for v in own], wide * 0.92, label=label, color=COLOURS[j % 5], alpha=1 - 0.22 * i)
+            label, shade = f"{name}, {kind}", 1 - 0.88 * i / len(kinds)
+            chart.bar(places, [v or 0.0 for v in own], wide * 0.92, label=label, color=COLOURS[j % 5], alpha=shade)
             levels += [(x, level) for x, rows in zip(places, found, strict=True) if (level := _level(rows, measure)) is not None]
     if levels:
         middles, heights = zip(*levels, strict=True)

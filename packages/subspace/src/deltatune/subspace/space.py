@@ -7,7 +7,7 @@ A subspace folder holds `subspace.safetensors` (projections, initial values, poi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from deltatune.core.checkpoint import config_from, open_tensors
 from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, replacing, write_json
-from deltatune.core.weights import Weights, check_match, flatten, unflatten
+from deltatune.core.weights import Weights, check_match, flatten, layout, unflatten
 from deltatune.subspace.objective import Objective, encode_all
 from deltatune.subspace.projections import Projection, from_named, named, with_random_decoder
 
@@ -115,6 +115,21 @@ class Subspace:
         generator = torch.Generator().manual_seed(seed)
         drawn = {name: with_random_decoder(own, generator) for name, own in self.projections.items()}
         return replace(self, projections=drawn)
+
+    def only(self, tensors: Mapping[str, Sequence[str]]) -> Subspace:
+        """The control: of each delta that is named, only these tensors leave their initial values.
+
+        Args:
+            tensors: name of a delta -> names of its tensors.
+        """
+        kept = dict(self.projections)
+        for name, wanted in tensors.items():
+            self.require(name)
+            rows = [torch.full((row.end - row.start, 1), row.name in wanted) for row in layout(self.inits[name], True)]
+            decoder = self.projections[name].decoder_weight
+            own = self.projections[name].tensors() | {"decoder_weight": decoder * torch.cat(rows).to(decoder)}
+            kept[name] = Projection(**own)
+        return replace(self, projections=kept)
 
     def to(self, device: torch.device) -> Subspace:
         """The same with projections and points on another device."""

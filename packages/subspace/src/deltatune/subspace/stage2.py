@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from deltatune.subspace.space import Subspace
 from deltatune.subspace.splits import folder_of
 from deltatune.subspace.views import attach_each
 
-CONTROLS = ("random", "zero", "mean")
+CONTROLS = ("random", "zero", "mean", "head")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ class Scorer:
 
     space: Subspace
     tuned: Mapping[str, Tuned]
+
+    @cached_property
+    def heads(self) -> Subspace | None:
+        """The subspace of which only the task heads are decoded; None where the deltas have none."""
+        found = {name: tuned.head_names for name, tuned in self.tuned.items()}
+        return self.space.only(found) if all(found.values()) else None
 
     def scores(self, space: Subspace, form: Format, task: Task, points: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Records of every point decoded into every target, on dev and test."""
@@ -155,11 +162,18 @@ def _of_task(stage: Stage2, scorer: Scorer, form: Format, task: Task, name: str)
                 kind = "optimization" if record["target"] == source else "transfer"
                 kind = kind if decoders == "trained" else f"random {kind}"
                 yield {"kind": kind, "source": source, **record, "lr": facts["config"]["learning_rate"], "run": path.as_posix()}
+            if decoders == "trained" and "head" in stage.controls and scorer.heads is not None:
+                for record in _decoded(path, scorer, scorer.heads, form, task, point.to(device), "decoded-head.json"):
+                    del record["place"]
+                    kind = "optimization" if record["target"] == source else "transfer"
+                    yield {"kind": f"head {kind}", "source": source, **record, "run": path.as_posix()}
 
 
-def _decoded(path: Path, scorer: Scorer, space: Subspace, form: Format, task: Task, point: Tensor) -> list[dict[str, Any]]:
-    """The scores of a run's point in every target, kept beside the run."""
-    file, key = path.parent / "decoded.json", [task.digest, point.tolist(), list(scorer.tuned)]
+def _decoded(
+    path: Path, scorer: Scorer, space: Subspace, form: Format, task: Task, point: Tensor, name: str = "decoded.json"
+) -> list[dict[str, Any]]:
+    """The scores of a run's point in every target, kept beside the run in file `name`."""
+    file, key = path.parent / name, [task.digest, point.tolist(), list(scorer.tuned)]
     if file.is_file() and (there := read_json(file)).get("key") == key:
         return [dict(record) for record in there["records"]]
     records = scorer.scores(space, form, task, {"found": point})

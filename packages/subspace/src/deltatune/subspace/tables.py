@@ -9,10 +9,14 @@ from typing import Any
 from deltatune.subspace.relative import bootstrap, near_chance, paired, table
 
 Record = Mapping[str, Any]
-_KINDS = ("optimization", "transfer", "random optimization", "random transfer", "zero", "mean")
+_KINDS = (
+    "optimization", "transfer", "head optimization", "head transfer", "random optimization", "random transfer", "zero", "mean",
+)  # fmt: skip
 _WORDS = {
     "optimization": "optimization",
     "transfer": "transfer",
+    "head optimization": "control: the head of the optimized solution, the delta at its initial values",
+    "head transfer": "control: the head of the transferred solution, the delta at its initial values",
     "random optimization": "control: optimization in random decoders",
     "random transfer": "control: transfer in random decoders",
     "zero": "control: the initial values",

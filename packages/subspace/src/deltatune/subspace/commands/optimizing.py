@@ -37,7 +37,7 @@ from deltatune.subspace.views import attach_each
 COORDINATES = TrainConfig(
     OptimizerConfig("adafactor", schedule="constant", max_grad_norm=None), batch_size=8, eval_every=100, save_every=100
 )
-Control = Literal["random", "zero", "mean"]
+Control = Literal["random", "zero", "mean", "head"]
 
 
 @sharing(tuning, without=(*OF_THE_INIT, "lr"))
@@ -76,8 +76,9 @@ def optimize(
         targets: deltas that it is decoded into; all by default.
         lrs: learning rates to choose from on dev; the published 0.01 and 0.05 by default.
         originals: root of the original solutions of these tasks, made by `train-delta`; without them no score is relative.
-        controls: of random (decoders with columns of the same lengths, tuned alike), zero (the initial values) and mean (the mean
-            of the source points, not tuned); all by default, [] for none.
+        controls: of random (decoders with columns of the same lengths, tuned alike), zero (the initial values), mean (the mean of
+            the source points, not tuned) and head (of what is found the task head alone, where it is part of the deltas; the rest
+            at its initial values); all by default, [] for none.
         seed: of the first points and of random decoders.
         model: where the model is now, if not where it was.
         train: steps, batch size, schedule, selection; the rates are those of --lrs.
