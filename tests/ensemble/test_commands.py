@@ -163,3 +163,52 @@ def test_suggest_takes_a_folder_that_peft_wrote(models, command, refused, tmp_pa
     assert "factored again" in printed
     assert "PEFT record no digest" in printed
     assert checkpoint.read(tmp_path / "s/start").configs[0].rank == 2
+
+
+def test_everything_may_go_to_the_source_of_the_lowest_loss(bench, command, tmp_path):
+    words = ("--sources", bench / "t5/lora", "--tasks", TARGETS, "--measures", "[single, uniform]", "--floor", 0.1, *LOOK)
+    command("weights", *words, "--out_dir", tmp_path / "w")
+    command("weights", *words[:4], "--measures", "[loss]", *LOOK, "--out_dir", tmp_path / "l")
+    weights = read_json(tmp_path / "w/run.json")["weights"]["single"]["all"]
+    losses = {(r["target"], r["source"]): r["value"] for r in read_records(tmp_path / "l") if r["kind"] == "score"}
+    for target, row in weights.items():
+        best = min(row, key=lambda source: losses[target, source])
+        assert row == {source: float(source == best) for source in row}
+        assert target not in row
+    command("start", "--weights", tmp_path / "w", "--measure", "single", "--out_dir", tmp_path / "start")
+    assert checkpoint.read(tmp_path / "start/topic-0").about["combined"][0]["coefficient"] == 1.0
+
+
+def test_the_temperature_is_the_one_of_least_loss_on_dev(bench, command, tmp_path):
+    words = ("--sources", bench / "t5/lora", "--tasks", "[world/topic-0]", "--temperatures", "[0, 0.01, 1, .inf]", *LOOK)
+    command("weights", *words, "--out_dir", tmp_path / "w")
+    facts = read_json(tmp_path / "w/run.json")
+    tried = {float(r["temperature"]): r["loss"] for r in read_records(tmp_path / "w") if r["kind"] == "temperature"}
+    assert list(tried) == [0, 0.01, 1, float("inf")]
+    assert facts["temperatures"]["loss"]["all"]["topic-0"] == min(tried, key=lambda value: tried[value])
+    command("weights", *words, "--top_k", 1, "--out_dir", tmp_path / "k")
+    kept = read_json(tmp_path / "k/run.json")["weights"]["loss"]["all"]["topic-0"]
+    assert sorted(kept.values()) == [0, 1]
+
+
+def test_weights_of_one_block_merge_the_whole_delta_as_published(bench, command, refused, tmp_path):
+    words = ("--sources", bench / "t5/adapter", "--tasks", "[world/topic-0]", "--measures", "[grand]", "--by", "block", *LOOK)
+    command("weights", *words, "--out_dir", tmp_path / "w")
+    assert "choose from encoder_block_0" in refused("start", "--weights", tmp_path / "w", "--out_dir", tmp_path / "s")
+    command("start", "--weights", tmp_path / "w", "--module", "decoder_block_1", "--out_dir", tmp_path / "s")
+    row = read_json(tmp_path / "w/run.json")["weights"]["grand"]["decoder_block_1"]["topic-0"]
+    parts = [checkpoint.read(bench / "t5/adapter" / name).weights for name in row]
+    found = checkpoint.read(tmp_path / "s/topic-0").weights
+    for name, tensor in combine(parts, list(row.values())).items():
+        torch.testing.assert_close(found[name], tensor)
+
+
+def test_sources_that_were_tuned_in_bf16_are_weighed_with_fitted_heads(models, command, tmp_path):
+    words = ("--model", models / "encoder", "--delta", "LoRA", "--delta.rank", "2", "--train.steps", "2", *LOOK)
+    tasks = "[world/sentiment-0, world/topic-0]"
+    command("tune-all", "--tasks", tasks, *words, "--precision", "bf16", "--out_dir", tmp_path / "src")
+    measures = "[loss, grand, learned]"
+    command("weights", "--sources", tmp_path / "src", "--tasks", "[world/aspect-0]", "--measures", measures, *LOOK,
+            "--out_dir", tmp_path / "w")  # fmt: skip
+    assert all(sum(row["all"]["aspect-0"].values()) == pytest.approx(1, abs=1e-6)
+               for row in read_json(tmp_path / "w/run.json")["weights"].values())  # fmt: skip

@@ -84,7 +84,8 @@ def _states(
 
 
 def _keep(states: list[Tensor], module: nn.Module, args: tuple[Any, ...]) -> None:
-    states.append(args[0].detach() if args[0].dim() < 3 else args[0].detach()[:, :1])
+    # A base in bf16 hands over bf16; the head is fitted in its own type.
+    states.append((args[0].detach() if args[0].dim() < 3 else args[0].detach()[:, :1]).float())
 
 
 def settle(

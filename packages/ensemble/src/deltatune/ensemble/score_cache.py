@@ -53,6 +53,7 @@ class ScoreCache:
         about: dict[str, Any] = {"cache": CACHE, "measure": measure, "by": by, **target.budget.parts(measure)}
         about |= {"source": prepared.sources[source].digest, "base": target.tuned.backbone.digest, "head": prepared.head}
         about |= {"data": target.task.digest, "max_length": target.form.max_length, "form": target.tuned.backbone.form}
+        about["precision"] = target.tuned.backbone.precision
         if measure in WITH_REFERENCE and target.reference is not None:
             about["reference"] = {name: float(value.double().norm()) for name, value in target.reference.items()}
         return f"{measure} {digest_of(about)}"

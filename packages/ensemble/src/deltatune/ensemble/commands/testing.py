@@ -86,9 +86,9 @@ def score_all(
 def _scored(ready: Prepared, source: str, cache: Path) -> dict[str, dict[str, Any]]:
     """Scores by split, from the cache where they are there."""
     target = ready.target
-    key = digest_of(
-        [ready.sources[source].digest, target.tuned.backbone.digest, target.task.digest, ready.head, target.form.max_length]
-    )
+    base = target.tuned.backbone
+    about = [ready.sources[source].digest, base.digest, base.precision, target.task.digest]
+    key = digest_of([*about, ready.head, target.form.max_length])
     file = cache / ready.name / f"{source}.json"
     kept = read_json(file) if file.is_file() else {}
     if key not in kept:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from deltatune.ensemble.taxonomy import named, read_taxonomy
 from deltatune.ensemble.weight_scores import gain, movement
 from deltatune.ensemble.weighting import Softening, effective_number, manual_division, soften, uniform
 
-LEARNED = "learned"
+SINGLE, LEARNED = "single", "learned"
 Weights = dict[str, dict[str, dict[str, dict[str, float]]]]  # measure -> module -> target -> source -> weight
 
 
@@ -66,8 +67,9 @@ def weights(
         out_dir: folder of the result: weights.json, scores and weights in the published form, heat maps, records.
         config_yaml: filled in by the program.
         measures: loss, el2n, label_cosine, grand; kl, hidden_cosine, weight_cosine (with --reference); euclidean, performance
-            (with --tuned); uniform, manual; learned (by gradient on the training examples). As published with wrong signs:
-            label_cosine_as_released, hidden_cosine_as_released, performance_as_earlier.
+            (with --tuned); uniform, manual; single (everything to the source with the lowest loss); learned (by gradient on
+            the training examples). As published with wrong signs: label_cosine_as_released, hidden_cosine_as_released,
+            performance_as_earlier.
         by: whole, or the importance of modules: block or sublayer, from grand, and by block from hidden_cosine.
         temperature: T of the softmax; that of the published script for the measure by default.
         temperatures: choose T for each target among these by the loss of the mixture on dev (0 is the best source alone, .inf the
@@ -82,7 +84,8 @@ def weights(
         tag: a word of yours that goes into the records.
         overwrite: throw away a result that is in out_dir.
     """
-    chosen = [measure(name) for name in measures if name != LEARNED]
+    began = time.perf_counter()
+    chosen = [measure(name) for name in measures if name not in (SINGLE, LEARNED)]
     targets = named(tasks)
     how = Softening(temperature if temperature is not None else 0.1, top_k, standardise, floor)
     bench = Bench(sources, options["model"], options["device"], options["head"], options["other_base"], reference)
@@ -101,7 +104,7 @@ def weights(
     settings |= {name: str(value) for name, value in options.items() if name not in ("device", "model")}
     weigher = Weigher(
         chosen, by, how, temperature, temperatures, ScoreCache(out_dir.with_name(f"{out_dir.name}-cache")), tuned, taxonomy,
-        LEARNED in measures,
+        [name for name in measures if name in (SINGLE, LEARNED)],
     )  # fmt: skip
 
     def work() -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -110,7 +113,8 @@ def weights(
         _write(weigher, out_dir, list(prepared.sources))
         places = {name: source.path.as_posix() for name, source in prepared.sources.items()}
         facts = {"weights": weigher.weights, "sources": places, "temperatures": weigher.used, "notes": list(prepared.notes)}
-        return {**facts, "measured": weigher.cache.measured}, _records(weigher)
+        facts |= {"measured": weigher.cache.measured, "seconds": round(time.perf_counter() - began, 2)}
+        return facts, _records(weigher)
 
     _show(Kept(out_dir, config_yaml, overwrite, tag).once("weights", settings, work))
 
@@ -120,11 +124,11 @@ class Weigher:
 
     def __init__(
         self, measures: list[Measure], by: By, how: Softening, temperature: float | None, temperatures: list[float] | None,
-        cache: ScoreCache, tuned: Path | None, taxonomy: Path | None, learned: bool,
+        cache: ScoreCache, tuned: Path | None, taxonomy: Path | None, further: Sequence[str],
     ) -> None:  # fmt: skip
         """See `weights`."""
         self.measures, self.by, self.how, self.cache, self.tuned = measures, by, how, cache, tuned
-        self.temperature, self.temperatures, self.taxonomy, self.learned = temperature, temperatures, taxonomy, learned
+        self.temperature, self.temperatures, self.taxonomy, self.further = temperature, temperatures, taxonomy, further
         self.scores: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
         self.weights: Weights = {}
         self.used: dict[str, dict[str, dict[str, float]]] = {}
@@ -133,6 +137,8 @@ class Weigher:
     def take(self, prepared: Prepared) -> None:
         """Score and weigh the sources of a target."""
         wanted = list(dict.fromkeys(m.scores for m in self.measures if m.needs in ("examples", "gradients", "reference")))
+        if SINGLE in self.further and "loss" not in wanted:
+            wanted.append("loss")
         found = self.cache.scores(prepared, wanted, self.by)
         for item in self.measures:
             if item.needs == "runs":
@@ -150,7 +156,10 @@ class Weigher:
                 self.scores.setdefault(item.scores, {}).setdefault(module, {})[prepared.name] = row
                 left = {source: value for source, value in row.items() if source in allowed}
                 self._soften(item, module, prepared, left)
-        if self.learned:
+        if SINGLE in self.further:
+            row = {source: found["loss"][source][WHOLE] for source in allowed}
+            self._keep(SINGLE, WHOLE, prepared.name, soften(row, -1, Softening(0.0, top_k=1)))
+        if LEARNED in self.further:
             self._keep(LEARNED, WHOLE, prepared.name, learn(prepared, list(allowed), prepared.target.task.train))
 
     def _plain(self, item: Measure, target: str, tasks: Mapping[str, str]) -> dict[str, float]:
