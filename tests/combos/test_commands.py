@@ -90,7 +90,7 @@ def test_other_deltas_of_the_core_in_any_order(few, command, tmp_path):
     command("sequence", *words, "--out_dir", tmp_path / "seq")
     stages = read_json(tmp_path / "seq/run.json")["stages"]
     assert [stage["trainable"].keys() for stage in stages] == [{"LoRA", "Prefix"}, {"SoftPrompt"}]
-    before, after = (checkpoint.read(tmp_path / "seq" / f"{name}@2").weights for name in ("1-prefix+lora", "2-prompt"))
+    before, after = (checkpoint.read(tmp_path / "seq" / f"{name}@2").weights for name in ("1-lora+prefix", "2-prompt"))
     changed = {name for name, tensor in after.items() if name not in before or not torch.equal(tensor, before[name])}
     assert len(changed) == 1
     assert "soft_prompt" in changed.pop()
