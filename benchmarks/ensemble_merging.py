@@ -55,7 +55,7 @@ def merging(section: str, paths: list[Path], scratch: Path, rounds: int) -> list
     """Seconds and memory of both ways to average, each in a process of its own."""
     names = ("one tensor at a time", "all loaded first")
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    outs = [scratch / section / str(number) for number in range(2)]
+    outs = [scratch / "merged" / section / str(number) for number in range(2)]
     for _ in range(rounds):
         for name, function, out in zip(names, WAYS[section], outs, strict=True):
             shutil.rmtree(out, ignore_errors=True)

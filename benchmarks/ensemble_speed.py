@@ -214,9 +214,8 @@ def main(
         every = [bench.folder / "sources" / name for name in bench.names()[:deltas]]
         bench = Bench(str(model), task, Path(scratch), sources)
         copies = [bench.folder / "models" / str(number) for number in range(models)]
-        load_backbone(BackboneConfig(str(model), device="cpu"), num_labels=2).model.save_pretrained(copies[0])  # as safetensors
-        for copy in copies[1:]:
-            shutil.copytree(copies[0], copy)
+        for copy in copies:
+            shutil.copytree(model, copy)
         lines = [*scoring(bench, rounds), *gradients(bench, rounds)]
         lines += [*merging("deltas", every, bench.folder, rounds), *merging("models", copies, bench.folder, rounds)]
     lines = [{**line, "threads": torch.get_num_threads()} for line in lines]
