@@ -93,7 +93,7 @@ class Plan:
         """The command that makes the new base."""
         return [
             "pretrain", "--model", self.old, "--fresh_head", "true", "--texts", self.out_dir / "texts.jsonl",
-            "--steps", self.upgrade, "--mlm.max_length", 128, "--seed", 0, "--out_dir", self.new,
+            "--steps", self.upgrade, "--mlm.max_length", 128, "--precision", "bf16", "--seed", 0, "--out_dir", self.new,
         ]  # fmt: skip
 
     def commands(self, case: tuple[str, str, int]) -> dict[str, list[Any]]:
