@@ -27,7 +27,7 @@ from jsonargparse import auto_cli
 from modeconn_pages import draw, rows
 from steps import not_begun, publish, run_steps
 
-from deltatune.core.data import load_task
+from deltatune.core.data import Task, load_task
 from deltatune.core.evidence import constant
 from deltatune.core.files import read_json, write_text
 from deltatune.core.run import read_records
@@ -253,8 +253,7 @@ def described(plan: Plan, pair: Pair, shape: str, folder: Path) -> Iterator[dict
     for end in dict.fromkeys((pair.left[0], pair.right[0])):
         subject, task = SUBJECTS[end], plan.task(end)
         own = [row for row in points if (row["task"], row["split"]) == (task, "dev")]
-        labels = [example.label for example in load_task(task, plan.data_dir / subject.folder).dev[: plan.max_dev]]
-        chance, on_dev = constant("accuracy", labels).value, paths[task]["dev"]
+        chance, on_dev = most_frequent(load_task(task, plan.data_dir / subject.folder), plan.max_dev), paths[task]["dev"]
         yield {
             "kind": pair.kind, "pair": pair.name, "delta": subject.delta, "shape": shape, "task": end, "metric": own[0]["metric"],
             "n": own[0]["n"], "constant": chance, "barrier": on_dev["loss"]["barrier"], "drop": on_dev["score"]["drop"],
@@ -262,6 +261,11 @@ def described(plan: Plan, pair: Pair, shape: str, folder: Path) -> Iterator[dict
             "good": all(good(row, chance) for row in ends_of(pair, end, own)),
             **{name: [row[name] for row in own] for name in ("x", "loss", "value")},
         }  # fmt: skip
+
+
+def most_frequent(task: Task, count: int) -> float:
+    """Accuracy of the most frequent answer to the first dev examples."""
+    return constant("accuracy", [task.labels.index(str(example.label)) for example in task.dev[:count]]).value
 
 
 def ends_of(pair: Pair, subject: str, own: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deltatune.core.data import load_task
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -70,6 +72,10 @@ def test_the_table_is_that_of_the_records(script, tmp_path):
     ]
     [figure] = names["draw"](found, tmp_path)
     assert (figure.name, figure.stat().st_size > 1000) == ("modeconn-seeds.png", True)
+    # The class is counted, not the text of its label.
+    reviews = load_task(str(BENCHMARKS.parent / "examples/reviews/task.yaml"), BENCHMARKS.parent / "examples/reviews")
+    labels = [example.label for example in reviews.dev[:9]]
+    assert names["most_frequent"](reviews, 9) == max(map(labels.count, labels)) / 9
     # Between tasks an end answers for its own task alone.
     pair = names["Pair"]("tasks", 0, ("sst-2", "seed-0"), ("rte", "seed-0"))
     assert [names["ends_of"](pair, subject, ["left", "right"]) for subject in ("sst-2", "rte")] == [["left"], ["right"]]
