@@ -51,7 +51,6 @@ def open_part(path: Path) -> Part:
     """
     folder = checkpoint.locate(path)
     about = checkpoint.describe(folder)
-    file = checkpoint.open_tensors(folder / TENSORS)
     saved = Saved(
         {},
         checkpoint.configs_of(folder, about),
@@ -61,9 +60,15 @@ def open_part(path: Path) -> Part:
         folder,
         about["tensors_sha256"],
     )
-    return Part(
-        path.name, saved, lambda name: file.get_tensor(PREFIX + name), tuple(n for n in about["names"] if n not in about["head"])
-    )
+    checkpoint.open_tensors(folder / TENSORS)  # says now what is wrong with it
+
+    def get(name: str) -> Tensor:
+        # Opened for each tensor: what was read of a file stays in memory as long as the file is open.
+        with checkpoint.open_tensors(folder / TENSORS) as file:
+            tensor: Tensor = file.get_tensor(PREFIX + name)
+        return tensor
+
+    return Part(path.name, saved, get, tuple(n for n in about["names"] if n not in about["head"]))
 
 
 def merge(

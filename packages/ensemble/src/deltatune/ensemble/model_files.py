@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from deltatune.core.checkpoint import open_tensors
 from deltatune.core.errors import DeltatuneError
@@ -22,16 +23,37 @@ def is_model(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def tensors_of(folder: Path) -> dict[str, Any]:
-    """Name -> the open file that holds the tensor, over all parts of the model.
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a model on disk.
+
+    Args:
+        path: the file that holds it.
+        name: its name there.
+        shape: its shape.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """Its values; the file is opened for it alone, since what was read of a file stays in memory as long as it is open."""
+        with open_tensors(self.path) as file:
+            tensor: Tensor = file.get_tensor(self.name)
+        return tensor
+
+
+def tensors_of(folder: Path) -> dict[str, Stored]:
+    """Name -> where the tensor is, over all parts of the model.
 
     Raises:
         DeltatuneError: no safetensors there.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Stored] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        file = open_tensors(path)
-        found |= dict.fromkeys(file.keys(), file)
+        with open_tensors(path) as file:
+            found |= {name: Stored(path, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
     if not found:
         raise DeltatuneError(f"{folder}: no safetensors there; save the model with safetensors first")
     return found
@@ -56,15 +78,15 @@ def merge_models(folders: Sequence[Path], coefficients: Sequence[float], out_dir
             odd = sorted(set(model) ^ set(models[0]))[0]
             raise DeltatuneError(f"merge: {folder} and {folders[0]} do not both hold {odd}; take models of one architecture")
     result = {}
-    for name, file in models[0].items():
-        shapes = {tuple(model[name].get_slice(name).get_shape()) for model in models}
+    for name, stored in models[0].items():
+        shapes = {model[name].shape for model in models}
         if len(shapes) > 1:
             raise DeltatuneError(f"merge: {name} has shapes {', '.join(map(str, sorted(shapes)))}; take models of one size")
-        first = file.get_tensor(name)
+        first = stored.read()
         if not first.is_floating_point():
             result[name] = first
             continue
-        result[name] = weighted_sum((model[name].get_tensor(name) for model in models), coefficients).to(first.dtype)
+        result[name] = weighted_sum((model[name].read() for model in models), coefficients).to(first.dtype)
     parts = [{"model": folder.as_posix(), "coefficient": value} for folder, value in zip(folders, coefficients, strict=True)]
     with replacing(out_dir) as target:
         target.mkdir()
