@@ -14,6 +14,7 @@ from deltatune.core.optim import OptimizerConfig, build_optimizer
 from deltatune.core.reuse import open_run
 from deltatune.core.run import read_records
 from deltatune.core.weights import flatten
+from deltatune.subspace.approximation import Approximation
 from deltatune.subspace.projections import draw, named, parameter_count
 from deltatune.subspace.space import read, save
 
@@ -94,6 +95,27 @@ def test_approximation_goes_on_and_does_nothing_twice(bench, command, tmp_path):
     assert len(space.points) == 2
     again = command(*words, "--out_dir", tmp_path / "both", "--objective.draw", "task", "--objective.mixing", "dirichlet")
     assert "finished already" in again
+
+
+def test_an_interrupted_approximation_ends_as_one_never_interrupted(bench, command, refused, tmp_path, monkeypatch):
+    words = ["approximate", "--init", bench / "init", "--solutions", f"[{bench / 'original'}]", "--k", 2, *SHORT[2:]]
+    words += ["--train.steps", 4, "--train.save_every", 1, "--mixtures", 0]
+    command(*words, "--out_dir", tmp_path / "whole")
+    plain, calls = Approximation.loss, []
+
+    def fail(self, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(5, "gone")
+        return plain(self, batch)
+
+    monkeypatch.setattr(Approximation, "loss", fail)
+    assert "gone" in refused(*words, "--out_dir", tmp_path / "cut")
+    monkeypatch.setattr(Approximation, "loss", plain)
+    command(*words, "--out_dir", tmp_path / "cut")
+    whole, cut = (read(tmp_path / name) for name in ("whole", "cut"))
+    for name, own in whole.projections.items():
+        assert all(torch.equal(cut.projections[name].tensors()[field], tensor) for field, tensor in own.tensors().items())
 
 
 def test_projections_in_bf16_are_trained_and_kept_so(bench, command, tmp_path):
@@ -180,6 +202,27 @@ def test_transfer_of_coordinates_and_of_a_solution_never_seen(bench, unseen, com
     assert "from the encoder of houlsby" in said
     random = out / "runs/second/lora-random/lr-0.05"
     assert "random decoders" in refused(*words, "--run", random, "--out_dir", tmp_path / "no")
+
+
+def test_a_task_is_added_without_training(bench, command, refused, tmp_path):
+    words = ["add", "--subspace", bench / "space", "--init", bench / "init", "--solutions", f"[{bench / 'original'}]"]
+    second, first = str(bench / "second.yaml"), str(bench / "first.yaml")
+    shown = command(*words, "--tasks", f"[{second}]", "--mixtures", 0, "--device", "cpu", "--out_dir", tmp_path / "more")
+    assert "2 source tasks in" in shown
+    before, after = read(bench / "space"), read(tmp_path / "more")
+    assert list(after.points) == [first, second]
+    torch.testing.assert_close(after.points[first], before.points[first], atol=0, rtol=0)
+    for name, own in before.projections.items():
+        for field, tensor in own.tensors().items():
+            assert torch.equal(after.projections[name].tensors()[field], tensor)
+    run = {name: open_run(bench / "original/second" / name).saved.weights for name in NAMES}
+    torch.testing.assert_close(after.points[second][0], before.encode(run))
+    records = [record for record in read_records(tmp_path / "more") if record["split"] == "test"]
+    assert [(record["place"], record["delta"]) for record in records] == [
+        (place, name) for place in (*NAMES, "centroid") for name in NAMES
+    ]
+    assert "already; leave it out" in refused(*words, "--tasks", f"[{first}]", "--out_dir", tmp_path / "no")
+    assert "names no task" in refused(*words, "--tasks", "[]", "--out_dir", tmp_path / "no")
 
 
 @pytest.mark.parametrize("plane", ["triangle", "random"])

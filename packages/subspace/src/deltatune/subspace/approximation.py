@@ -123,7 +123,7 @@ def _groups(draw: Tensor) -> list[Tensor]:
 
 def trimmed(batch: Batch) -> Batch:
     """A batch without the columns at the right that are padding in every row, of inputs and of answers."""
-    widths = {}
+    widths: dict[int, int] = {}
     for mark, filled in (("attention_mask", 0), ("labels", -100)):
         if mark in batch and batch[mark].dim() == 2:
             used = torch.nonzero((batch[mark] != filled).any(dim=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -135,6 +135,17 @@ def loaded(config: Stage1, initial: Initial, found: Mapping[str, Mapping[str, Se
     about = {"settings": {"backbone": initial.backbone_settings()}, "init": initial.digests(), "num_labels": initial.num_labels}
     fresh = Subspace(initial.configs, inits, projections, {}, config.objective, base_record(backbone), about)
     space = fresh.to(backbone.device)
+    return gathered(config, initial, found, backbone, space), space
+
+
+def gathered(
+    config: Stage1, initial: Initial, found: Mapping[str, Mapping[str, Sequence[TunedRun]]], backbone: Backbone, space: Subspace
+) -> Loaded:
+    """The solutions as differences to the initial values, and their tasks' examples.
+
+    Raises:
+        DeltatuneError: tasks of several sorts, or a solution does not fit `space`.
+    """
     forms, vectors, parts = [], [], []
     for own in found.values():
         run = next(iter(own.values()))[0]
@@ -147,7 +158,7 @@ def loaded(config: Stage1, initial: Initial, found: Mapping[str, Mapping[str, Se
     if len({bool(form.task.regression) for form in forms}) > 1 and not isinstance(forms[0], TextFormat):
         raise DeltatuneError("tasks with classes and tasks with values do not go into one batch; name tasks of one sort")
     sources = Sources(list(found), forms, vectors)
-    return Loaded(initial, backbone, found, sources, *zip(*parts, strict=True)), space
+    return Loaded(initial, backbone, found, sources, *zip(*parts, strict=True))
 
 
 def approximate(
@@ -173,7 +184,7 @@ def approximate(
         form.weigh if per == "batch" else None,
     )
     source = Drawn(batches, config.train.dropout_seed, config.objective.mixing, per, inputs.sources.counts())
-    judge = _Judge(model, inputs, config.mixtures)
+    judge = Judge(model, inputs, config.mixtures)
     resume = folder.state if (folder.state / "state.pt").exists() else None
     hooks = Hooks(mode=model.train, state_dir=folder.state, log=log)
     evaluate = judge.score if all(inputs.dev) else None
@@ -182,7 +193,7 @@ def approximate(
         for name, value in history.selected.items():
             tensors[name].copy_(value)
             tensors[name].requires_grad_(False)
-        points = {task: _all_points(model, number) for number, task in enumerate(inputs.sources.names)}
+        points = {task: all_points(model, number) for number, task in enumerate(inputs.sources.names)}
     trained = Subspace(space.configs, space.inits, space.projections, points, space.objective, space.base, space.about)
     processes.lead(lambda: spaces.save(folder.path / "subspace", trained))
     records = list(judge.records())
@@ -204,13 +215,13 @@ def approximate(
     return facts, [*curve, *records]
 
 
-def _all_points(model: Approximation, task: int) -> torch.Tensor:
+def all_points(model: Approximation, task: int) -> torch.Tensor:
     """The points (N, T, k) of a task; of unequal numbers of solutions those that all deltas have."""
     count = min(model.sources.counts()[task])
     return torch.stack([model.points(task, [number] * len(model.space.names)) for number in range(count)]).detach().cpu()
 
 
-class _Judge:
+class Judge:
     """Scores the subspace at fixed places; nothing is drawn, so that training is as it would be without."""
 
     def __init__(self, model: Approximation, inputs: Loaded, mixtures: int) -> None:
@@ -234,7 +245,7 @@ class _Judge:
             own = self.model.points(task)
             return {name: share.to(own.device) @ own for name, share in chosen.items()}
 
-    def records(self) -> Any:
+    def records(self) -> Iterator[dict[str, Any]]:
         """Every place decoded into every delta, on dev and test."""
         for number, (task, form) in enumerate(zip(self.inputs.sources.names, self.inputs.sources.forms, strict=True)):
             points = self._points(number, self.places)

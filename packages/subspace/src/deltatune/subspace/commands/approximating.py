@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -123,6 +124,16 @@ def with_rate(train: TrainConfig, rate: float) -> TrainConfig:
 
 
 def _show(facts: dict[str, Any], out_dir: Path) -> None:
+    show_points(facts, out_dir)
+    output().print(
+        f"{facts['trainable']:,} values in {facts['k']} dimensions; kept: step {facts['step']} in {out_dir / 'subspace'}; "
+        f"training took {facts['train_seconds']:.1f} s",
+        soft_wrap=True,
+    )
+
+
+def show_points(facts: Mapping[str, Any], out_dir: Path) -> None:
+    """Print how every place does in every delta, how well solutions are rebuilt, and how far apart their points lie."""
     console = output()
     if facts.get("already_finished"):
         output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
@@ -140,8 +151,3 @@ def _show(facts: dict[str, Any], out_dir: Path) -> None:
     rebuilt = {name: fmean(own[name] for own in facts["rebuilt"].values()) for name in names}
     errors = ", ".join(f"{name} {100 * value:.1f}%" for name, value in rebuilt.items())
     console.print(f"not rebuilt of the solutions: {errors}; mean distance of the points {fmean(facts['spread'].values()):.3f}")
-    console.print(
-        f"{facts['trainable']:,} values in {facts['k']} dimensions; kept: step {facts['step']} in {out_dir / 'subspace'}; "
-        f"training took {facts['train_seconds']:.1f} s",
-        soft_wrap=True,
-    )
