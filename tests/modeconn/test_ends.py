@@ -77,7 +77,7 @@ def test_adapters_that_the_library_peft_saved(bench, command, tmp_path):
     losses = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        base = AutoModelForSequenceClassification.from_pretrained(bench / "model", num_labels=2)
+        base = AutoModelForSequenceClassification.from_pretrained(bench / "model", num_labels=2, dtype=torch.float32)
         base.save_pretrained(tmp_path / "base")
         tokenizer.save_pretrained(tmp_path / "base")
         for number in (0, 1):
