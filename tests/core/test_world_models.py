@@ -79,6 +79,25 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch, folders):
     assert _load("world/m0").digest != CATALOG["m0"]["digest"]
 
 
+def test_the_command_makes_the_named_models_again(command, refused, tmp_path, monkeypatch):
+    made = []
+
+    def build(name, out_dir, shelf):
+        made.append((name, out_dir, shelf))
+        return {"digest": name}
+
+    monkeypatch.setattr(world_build, "build", build)
+    monkeypatch.setattr(world_build, "compared", lambda name, row: f"{name}: {row['digest']} made")
+    line = refused("world", "rebuild", "--only", "m0,m9", "--out_dir", tmp_path)
+    assert "--only m0,m9: no model m9 of the world; there are m0, " in line
+    assert made == []
+    assert command("world", "rebuild", "--only", "m1, m0", "--out_dir", tmp_path).split("\n")[:2] == [
+        "m1: m1 made",
+        "m0: m0 made",
+    ]
+    assert made == [(name, tmp_path, world_models.SHELF) for name in ("m1", "m0")]
+
+
 def test_a_model_is_made_again_with_the_same_digest(tmp_path, monkeypatch):
     short = replace(RECIPES["m0"].pretrain, steps=4, snapshots=(2,), batch_tokens=128, optimizer=None)
     first = replace(RECIPES["m0"], pretrain=short, sizes=Sizes(1, 8, 2, 8, 160))

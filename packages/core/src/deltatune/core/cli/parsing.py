@@ -78,6 +78,11 @@ def parse(function: Callable[..., Any], prog: str, words: Sequence[str], bases: 
     return {**arguments, **{name: SavedConfig(text) for name in saved}}
 
 
+def split_names(text: str | None) -> tuple[str, ...]:
+    """The names in an option that takes several, separated by commas; none where it is left out."""
+    return tuple(name for name in (word.strip() for word in (text or "").split(",")) if name)
+
+
 def _dump(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 

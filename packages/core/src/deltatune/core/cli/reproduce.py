@@ -37,11 +37,11 @@ def reproduce_of(paper: str | None) -> Callable[..., int]:
         """
         from deltatune.core.claims.installed import sources
         from deltatune.core.claims.reproduction import Request, plan
+        from deltatune.core.cli.parsing import split_names
 
         modules = sources()
-        wanted = tuple(name for name in (word.strip() for word in (only or "").split(",")) if name)
         modules = modules if paper is None else {paper: modules[paper]}
-        planned = plan(Request(modules, all, wanted, seeds, seed_offset))
+        planned = plan(Request(modules, all, split_names(only), seeds, seed_offset))
         for name in planned.without:
             sys.stdout.write(f"{name} has no claims in version {version()}\n")
         if not planned.claims:

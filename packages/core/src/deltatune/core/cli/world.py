@@ -9,6 +9,7 @@ from rich.table import Table
 
 from deltatune.core import world, world_models
 from deltatune.core.cli.output import output
+from deltatune.core.cli.parsing import split_names
 from deltatune.core.data import Example, Task, as_text
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
@@ -86,18 +87,21 @@ def models() -> None:
     output().print(table)
 
 
-def rebuild(out_dir: Path, only: list[str] | None = None) -> None:
+def rebuild(only: str | None = None, out_dir: Path = Path("runs/world")) -> None:
     """Make models of the built-in world again and compare them with those of the package.
 
     Models that continue one that is not made again start from the package's. Digests are equal on a machine like the one that
     made them; on another the scores are compared.
 
     Args:
+        only: names, separated by commas: m0,m1; by default all.
         out_dir: the folder of the new models; what is made there already is not made again.
-        only: names ([m0,m1]); by default all.
     """
     from deltatune.core.world_build import RECIPES, build, compared
 
-    for name in only or RECIPES:
+    wanted = split_names(only)
+    if unknown := [name for name in wanted if name not in RECIPES]:
+        raise DeltatuneError(f"--only {only}: no model {unknown[0]} of the world; there are {', '.join(RECIPES)}")
+    for name in wanted or RECIPES:
         row = build(name, out_dir, world_models.SHELF)
         output().print(compared(name, row), soft_wrap=True)
