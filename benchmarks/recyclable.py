@@ -125,7 +125,7 @@ def main(
     data_dir: Path,
     out_dir: Path,
     model: str | None = None,
-    tasks: tuple[str, ...] = ("chemprot", "scicite"),
+    tasks: tuple[str, ...] = ("scicite", "scierc"),
     deltas: tuple[str, ...] = ("LoRA", "Full"),
     seeds: int = 3,
     upgrade: int = 300,
