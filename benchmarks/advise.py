@@ -106,8 +106,8 @@ def main(out_dir: Path, seeds: int = 3, records: Path | None = None, table: Path
         table: also write the tables to this file.
         dry_run: print the commands and the estimate only.
     """
-    cases = [Case(new, task, delta) for new in NEW for task in TASKS for delta in DELTAS]
-    commands = [words for case in cases for words in case.commands(out_dir, seeds)]
+    plan = [Case(new, task, delta) for new in NEW for task in TASKS for delta in DELTAS]
+    commands = [words for case in plan for words in case.commands(out_dir, seeds)]
     todo = list({str(words[-1]): words for words in commands}.values())
     left = not_begun(todo)
     print(f"{len(todo)} steps, {len(todo) - len(left)} of them finished; about {len(left) * 5 / 60:.0f} minutes on one core")
@@ -116,7 +116,7 @@ def main(out_dir: Path, seeds: int = 3, records: Path | None = None, table: Path
             print("deltatune-recyclable", *words)
         return
     run_steps("deltatune-recyclable", cli.main, todo)
-    found = [case.record(out_dir, seeds) for case in cases]
+    found = [case.record(out_dir, seeds) for case in plan]
     publish(found, rows(found), records, table)
 
 
@@ -128,6 +128,11 @@ def truth(record: dict[str, Any]) -> dict[str, Truth]:
 
 def rows(found: list[dict[str, Any]]) -> str:
     """The policies side by side, then the cases."""
+    return policies(found) + "\n" + cases(found)
+
+
+def policies(found: list[dict[str, Any]]) -> str:
+    """What going by the advice is worth, and what fixed rules are."""
     truths = [truth(record) for record in found]
     choices = {"advise": [ADVISED[record["advice"]] for record in found]} | {
         policy: [way] * len(found) for policy, way in POLICIES.items()
@@ -139,7 +144,12 @@ def rows(found: list[dict[str, Any]]) -> str:
         cost = f"{row['cost']:.0f}" + (f" and {trials:.0f} for the advice" if row["policy"] == "advise" else "")
         agreed = f"{row['agreement'] * row['cases']:.0f} of {row['cases']}"
         lines.append(f"| {row['policy']} | {agreed} | {row['regret']:.1f} | {row['worst']:.1f} | {cost} |")
-    lines += ["", f"| new base | task | delta | advice | {' | '.join(WAYS)} |", "|---|---|---|---|" + "---|" * len(WAYS)]
+    return "\n".join(lines) + "\n"
+
+
+def cases(found: list[dict[str, Any]]) -> str:
+    """Test scores of every way in points, mean and standard deviation over seeds."""
+    lines = [f"| new base | task | delta | advice | {' | '.join(WAYS)} |", "|---|---|---|---|" + "---|" * len(WAYS)]
     for record in found:
         cells = [_cell(record["scores"][way]) for way in WAYS]
         lines.append(f"| {record['new']} | {record['task']} | {record['delta']} | {record['advice']} | {' | '.join(cells)} |")
