@@ -86,4 +86,4 @@ def alone(function: Callable[[list[Path], Path], None], paths: list[Path], out: 
 
 
 def _status(name: str) -> float:
-    return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1000
+    return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))[0]) / 1000

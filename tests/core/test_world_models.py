@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import pytest
 import torch
@@ -180,21 +179,3 @@ def test_a_shipped_delta_is_scored_and_stays_as_it_was(command):
     assert "records.jsonl" not in before
     command("evaluate", "--run", "world/deltas/sentiment-1/LoRA", "--split", "test", "--whole", "--max_examples", 4)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_the_page_shows_what_the_records_say():
-    root = Path(__file__).parents[2]
-    lines = (root / "docs/records/world.jsonl").read_text(encoding="utf-8").splitlines()
-    found = {}
-    for row in map(json.loads, lines):
-        values = found.setdefault((row["model"], row["task"].removeprefix("world/"), row["delta"]), [])
-        values.append(100 * (row["value"] or 0.0))
-    assert {len(values) for values in found.values()} == {3}
-    page = (root / "docs/world.md").read_text(encoding="utf-8")
-    for model in ("world/m0", "world/t5"):
-        for kind in world.KINDS:
-            cells = []
-            for delta in ("Full", "Houlsby", "LoRA", "Prefix"):
-                both = [found[name, f"{kind}-0", delta] for name in (model, f"{model}@0")]
-                cells.append(" / ".join(f"{fmean(values):.1f} ± {stdev(values):.1f}" for values in both))
-            assert f"| {model} | {kind}-0 | 16 | {' | '.join(cells)} |" in page

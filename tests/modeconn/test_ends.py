@@ -66,7 +66,7 @@ def test_deltas_of_different_pretraining_steps_take_their_bases_along(bench, com
 
 
 def test_adapters_that_the_library_peft_saved(bench, command, tmp_path):
-    import peft
+    peft = pytest.importorskip("peft")
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from deltatune.core.data import load_task
