@@ -74,4 +74,5 @@ def test_the_pages_show_the_records(script):
     page = (ROOT / "docs/recyclable.md").read_text(encoding="utf-8")
     advice = _read("advise.jsonl")
     assert script("advise").rows(advice) in page
+    assert script("recyclable").rows(_read("recyclable.jsonl")) in page
     assert script("advise").policies(advice) in (ROOT / "packages/recyclable/README.md").read_text(encoding="utf-8")
