@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from deltatune.core import checkpoint, cli
 from deltatune.core.files import read_json, write_json
 from deltatune.core.optim import OptimizerConfig
+from deltatune.core.processes import leave
 from deltatune.core.run import read_records
 from deltatune.core.train import Hooks, TrainConfig, fit
 
@@ -159,7 +160,4 @@ def test_a_command_in_two_processes_does_what_it_does_in_one(
 if __name__ == "__main__":
     result = [cli.main(words) for words in json.loads(sys.argv[1])] if sys.argv[1:] else train()
     sys.stdout.write(json.dumps(result))
-    sys.stdout.flush()
-    if not sys.argv[1:]:
-        # Without it the threads of the process group may outlive the interpreter, which then aborts.
-        torch.distributed.destroy_process_group()
+    leave(0)

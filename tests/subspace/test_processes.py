@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from deltatune.core.files import read_json
+from deltatune.core.processes import leave
 from deltatune.subspace import cli
 from deltatune.subspace.space import read
 
@@ -60,4 +61,4 @@ def test_two_processes_learn_the_subspace_of_one(bench, still, command, tmp_path
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(sys.argv[1:]))
+    leave(cli.main(sys.argv[1:]))

@@ -1,8 +1,7 @@
 """`python -m deltatune.combos`: the same as `deltatune-combos`."""
 
-import sys
-
 from deltatune.combos.cli import main
+from deltatune.core.processes import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

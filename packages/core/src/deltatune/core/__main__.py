@@ -1,8 +1,7 @@
 """`python -m deltatune.core`: the same as `deltatune`."""
 
-import sys
-
 from deltatune.core.cli import main
+from deltatune.core.processes import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from deltatune.core.errors import DeltatuneError, SharedError
 from deltatune.core.files import held
@@ -48,7 +49,7 @@ def join(device: str) -> Processes:
 
     without = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
     state = PartialState(cpu=device == "cpu" or (device == "auto" and without))
-    # The threads of the connection may outlive the interpreter, which then aborts.
+    # The threads of the connection may outlive the interpreter, which then aborts; `leave` is surer, where a program ends itself.
     atexit.register(state.destroy_process_group)
     if state.num_processes != int(os.environ["WORLD_SIZE"]):
         raise DeltatuneError(
@@ -56,6 +57,24 @@ def join(device: str) -> Processes:
             "`accelerate launch` or `torchrun`, or name another --device"
         )
     return Processes(state.process_index, state.num_processes)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code; one of a launch ends without the interpreter's own end.
+
+    That end sometimes aborts a process whose work is done (`terminate called without an active exception`), since threads of
+    the connection are still there when what they use is torn down. Everything is written and closed by then.
+    """
+    if not launched():
+        sys.exit(code)
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed at the other end, or here
+            stream.flush()
+    os._exit(code)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """`python -m deltatune.modeconn`: the same as `deltatune-modeconn`."""
 
-import sys
-
+from deltatune.core.processes import leave
 from deltatune.modeconn.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

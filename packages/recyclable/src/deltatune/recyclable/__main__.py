@@ -1,8 +1,7 @@
 """`python -m deltatune.recyclable`: the same as `deltatune-recyclable`."""
 
-import sys
-
+from deltatune.core.processes import leave
 from deltatune.recyclable.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

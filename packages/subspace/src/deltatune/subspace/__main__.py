@@ -1,8 +1,7 @@
 """`python -m deltatune.subspace`: the same as `deltatune-subspace`."""
 
-import sys
-
+from deltatune.core.processes import leave
 from deltatune.subspace.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
