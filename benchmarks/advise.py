@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import not_begun, publish, run_steps
+from steps import not_begun, points, publish, run_steps
 
 from deltatune.core.evidence import Truth, judge
 from deltatune.core.files import read_json
@@ -151,14 +151,9 @@ def cases(found: list[dict[str, Any]]) -> str:
     """Test scores of every way in points, mean and standard deviation over seeds."""
     lines = [f"| new base | task | delta | advice | {' | '.join(WAYS)} |", "|---|---|---|---|" + "---|" * len(WAYS)]
     for record in found:
-        cells = [_cell(record["scores"][way]) for way in WAYS]
+        cells = [points(record["scores"][way]) for way in WAYS]
         lines.append(f"| {record['new']} | {record['task']} | {record['delta']} | {record['advice']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(values: list[float]) -> str:
-    points = [100 * value for value in values]
-    return f"{points[0]:.1f}" if len(points) == 1 else f"{statistics.mean(points):.1f} ± {statistics.stdev(points):.1f}"
 
 
 if __name__ == "__main__":

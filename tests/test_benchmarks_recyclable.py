@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs/records"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """A script of benchmarks/ by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
 
 
 def _read(name):

@@ -105,8 +105,8 @@ def evaluate_many(
 ) -> list[Scores]:
     """The scores with each of several values of the deltas, all of them in every forward pass; `tuned` keeps its own.
 
-    Of a few short examples (64 padded tokens in all) this is faster than one after the other, since so short a pass waits for
-    its calls and not for its products; of many it is not (`benchmarks/modeconn_speed.py`).
+    Meant for a few short examples: so short a pass waits for its calls and not for its products, which is what is saved here.
+    `benchmarks/modeconn_speed.py` measures it beside one point after the other.
 
     Args:
         tuned: the model, whose answer is not a generated text.
