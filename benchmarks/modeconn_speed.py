@@ -42,7 +42,7 @@ from deltatune.core.delta import Full, LoRA, Tuned, attach
 from deltatune.core.evaluation import evaluate, evaluate_many
 from deltatune.core.formats import Feature, Format, build_format
 from deltatune.core.loading import load_backbone
-from deltatune.core.paths import End, end_of, grid, walk
+from deltatune.core.paths import End, end_of, grid, settle, walk
 from deltatune.core.weights import lerp
 
 LENGTH, BATCH = 128, 32
@@ -143,6 +143,7 @@ def with_walk(path: Walk) -> Iterator[float]:
     """One point after the other in one model."""
     backbone, form, examples = path.build()
     tuned, features = attach(backbone, DELTAS[path.delta]), form.features(examples)
+    settle(tuned, [])
     ends = [End(path.end(name)) for name in ("left", "right")]
 
     def look() -> dict[str, float]:

@@ -63,7 +63,8 @@ def test_a_walk_is_the_same_in_either_way(bench, command, tmp_path, monkeypatch)
 
 
 def test_only_few_short_examples_of_deltas_go_together(bench):
-    from deltatune.modeconn.endpoints import Where, open_end, scene, tasks_of
+    from deltatune.modeconn.endpoints import open_end
+    from deltatune.modeconn.scenes import Where, scene, tasks_of
 
     sizes = {}
     for kind in ("lora", "full"):

@@ -1,12 +1,13 @@
 """Paths between tuned models: which weights a point has, and what is measured along the way.
 
 A point is a weighted sum of ends, tensor by tensor. One model in memory takes the values of each point in turn, so a path costs
-the model, its ends, and one tensor more, however many points it has; a copy of what the model held where it gets that back.
+the model and its ends, however many points it has; a copy of what the model held where it gets that back. A model whose own
+parameters are tuned (`Full`) is one copy as well once `settle` has made its ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from deltatune.core.delta import Tuned
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.weights import Weights, check_match, weighted_sum
+from deltatune.core.weights import Weights, check_match
 
 Coefficients = Callable[[float], Sequence[float]]
 
@@ -45,6 +46,41 @@ def end_of(tuned: Tuned, with_base: bool = False) -> End:
     deltas = {name: tensor.detach().float().cpu().clone() for name, tensor in tuned.parameters_by_name().items()}
     base = {name: tensor.detach().float().cpu().clone() for name, tensor in _base(tuned).items()} if with_base else None
     return End(deltas, base)
+
+
+def settle(tuned: Tuned, deltas: Iterable[dict[str, Tensor]], with_base: bool = False) -> list[End]:
+    """The ends that `tuned` would be at with each of `deltas` loaded, in one copy each; `tuned` becomes one copy itself.
+
+    The memory of base parameters that a delta replaces is given back, so `tuned` can be put on a path and called, and its values
+    be read; they are no differences any more: `Tuned.weights`, `Tuned.load` and the backbone alone are of no use then.
+
+    Args:
+        tuned: a model with deltas right after `attach`, nothing loaded.
+        deltas: as `Tuned.weights` gives them, one after another; each is emptied while its end is made.
+        with_base: give the ends the base's parameters, as `end_of` does.
+
+    Raises:
+        DeltatuneError: other names or shapes than the attached deltas have.
+    """
+    replaced = {name: value for delta in tuned.kinds() for name, value in delta.replaced().items()}
+    relative = {name for delta in tuned.kinds() if delta.relative for name in delta.replaced()}
+    own = tuned.parameters_by_name()
+    for name, value in replaced.items():
+        # Equal where differences to it are taken: nothing is loaded yet.
+        tuned.model.get_parameter(name).data = value.data
+    base = {name: tensor.detach().float().cpu().clone() for name, tensor in _base(tuned).items()} if with_base else None
+    ends = []
+    for weights in deltas:
+        check_match(own, weights, "the attached deltas and the weights of an end")
+        ends.append(End({name: _value(weights.pop(name), own[name] if name in relative else None) for name in own}, base))
+    for name, value in replaced.items():
+        tuned.model.get_parameter(name).data = value.data.new_empty(0)
+    return ends
+
+
+def _value(delta: Tensor, base: Tensor | None) -> Tensor:
+    delta = delta.detach().float().cpu()
+    return delta if base is None else base.detach().float().cpu() + delta
 
 
 def _base(tuned: Tuned) -> dict[str, nn.Parameter]:
@@ -97,8 +133,15 @@ def walk(
             weights = coefficients(place)
             with torch.no_grad():
                 for parameter, tensors in targets:
-                    parameter.copy_(weighted_sum(tensors, weights))
+                    _mix_into(parameter, tensors, weights)
             yield {"x": place, **measure()}
+
+
+def _mix_into(parameter: Tensor, tensors: Sequence[Tensor], weights: Sequence[float]) -> None:
+    """Write the weighted sum into `parameter`, without a tensor of its own: the largest may be half of the model."""
+    parameter.copy_(tensors[0]).mul_(weights[0])
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        parameter.add_(tensor.to(parameter.device), alpha=weight)
 
 
 def _targets(tuned: Tuned, ends: Sequence[End]) -> list[tuple[nn.Parameter, list[Tensor]]]:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from deltatune.core import peft_format
-from deltatune.core.backbone import Backbone, BackboneConfig, Device
+from deltatune.core.backbone import Backbone, BackboneConfig
 from deltatune.core.checkpoint import ABOUT, CONFIG, Saved, base_record
 from deltatune.core.cli.tune import tuning_like
 from deltatune.core.combining import require_one_space
-from deltatune.core.data import Task
-from deltatune.core.delta import Full, Head, LoRA, Tuned, attach
+from deltatune.core.delta import Full, Head, LoRA, attach
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 from deltatune.core.formats import Format
 from deltatune.core.loading import load_backbone
-from deltatune.core.paths import End, end_of
+from deltatune.core.paths import end_of
 from deltatune.core.reuse import TunedRun, open_run
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.weights import Weights
 from deltatune.modeconn.alignment import aligned, product_ends
-
-Along = Literal["auto", "whole", "delta"]
+from deltatune.modeconn.scenes import Where, is_whole
 
 
 def open_end(path: Path, model: str | None = None) -> TunedRun:
@@ -68,7 +67,13 @@ def _open_model(path: Path) -> TunedRun:
     labels = [str(names[number]) for number in sorted(names)]
     about = {} if not labels or labels[0].startswith("LABEL_") or backbone.form == "text" else {"labels": labels}
     configs = tuple(delta.config for delta in tuned.kinds())
-    saved = Saved(tuned.weights(), configs, base_record(backbone), tuple(tuned.head_names), about, path)
+    # One zero stands for every difference of a tensor: the base is the model, which is read again for a path.
+    head = tuple(tuned.head_names)
+    held = {name: value.detach() for name, value in tuned.parameters_by_name().items()}
+    weights = {
+        name: value.float().clone() if name in head else torch.zeros(()).expand(value.shape) for name, value in held.items()
+    }
+    saved = Saved(weights, configs, base_record(backbone), head, about, path)
     tuned.detach()
     return TunedRun(path, path, saved, {"backbone": {"model": path.as_posix(), "form": backbone.form}})
 
@@ -119,7 +124,7 @@ def transformed(runs: Sequence[TunedRun], align: bool, product: bool) -> list[Tu
     wide, left, right = product_ends(first.saved.weights, _common(runs[1], first), lora)
     configs = tuple(wide if isinstance(config, LoRA) else config for config in first.saved.configs)
     ends = zip(runs, ({**left}, {**right, **_heads(runs[1])}), strict=True)
-    return [replace(run, saved=replace(run.saved, weights=weights, configs=configs)) for run, weights in ends]
+    return [replace(run, saved=replace(run.saved, weights=weights, configs=configs, digest=None)) for run, weights in ends]
 
 
 def _heads(run: TunedRun) -> dict[str, Tensor]:
@@ -134,106 +139,6 @@ def _common(one: TunedRun, other: TunedRun) -> dict[str, Tensor]:
 
 def _with(run: TunedRun, weights: Weights) -> TunedRun:
     return replace(run, saved=replace(run.saved, weights=dict(weights), digest=None))
-
-
-@dataclass(frozen=True)
-class Where:
-    """How the ends are put into a model.
-
-    Args:
-        models: where the base of each end is now; None where its run found it.
-        device: where to compute.
-        whole: the bases move as well.
-    """
-
-    models: tuple[str | None, ...]
-    device: Device
-    whole: bool
-
-
-def is_whole(runs: Sequence[TunedRun], along: Along) -> bool:
-    """Whether the bases move: as told, or where the ends were tuned on different ones."""
-    return along == "whole" or (along == "auto" and len({run.saved.base["digest"] for run in runs}) > 1)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One task on a path.
-
-    Args:
-        choice: which task.
-        task: with its examples.
-        tuned: a model with the deltas of the ends.
-        form: how the task is asked.
-        ends: of the path.
-        own: the end whose output tensors stay while all else moves; None where they move too.
-    """
-
-    choice: TaskChoice
-    task: Task
-    tuned: Tuned
-    form: Format
-    ends: list[End]
-    own: int | None
-
-
-def tasks_of(runs: Sequence[TunedRun], names: Sequence[str], data_dir: Path | None) -> list[tuple[TaskChoice, int | None]]:
-    """The tasks to evaluate a path on, each with the end whose output tensors belong to it.
-
-    Args:
-        runs: the ends.
-        names: tasks; those that the ends were tuned on by default.
-        data_dir: where the files are now.
-    """
-    known = [run.saved.about.get("task") or (run.settings.get("task") or {}).get("task") for run in runs]
-    wanted = list(dict.fromkeys(names or [name for name in known if name is not None]))
-    if not wanted:
-        runs[0].task_choice(None)  # says what is missing
-    several = len({name for name in known if name is not None}) > 1
-    found = []
-    for name in wanted:
-        end = known.index(name) if name in known else None
-        choice = runs[end or 0].task_choice(name, data_dir)
-        found.append((replace(choice, half=None), end if several else None))
-    return found
-
-
-def outputs(run: TunedRun) -> set[str]:
-    """Names of the tensors that map states to the classes of one task: the head's last map."""
-    matrices = [name for name in run.saved.head if run.saved.weights[name].dim() == 2 and "pooler" not in name]
-    module = matrices[-1].rpartition(".")[0] if matrices else None
-    return {name for name in run.saved.head if name.rpartition(".")[0] == module}
-
-
-def scene(runs: Sequence[TunedRun], choice: TaskChoice, own: int | None, where: Where) -> Scene:
-    """Load the model and the ends for one task; the model is at the end `own`, or the first.
-
-    Raises:
-        DeltatuneError: ends, task and head do not fit each other.
-    """
-    task, k = choice.load(), own or 0
-    backbone = runs[k].backbone(where.models[k], where.device)
-    form = runs[k].format(backbone, task)
-    tuned = runs[k].attach(backbone, other_base=where.models[k] is not None)
-    here = end_of(tuned, with_base=where.whole)
-    kept = {name: here.deltas[name] for name in outputs(runs[k])} if own is not None else {}
-    ends = [here if j == k else _other(run, tuned, kept, where, j) for j, run in enumerate(runs)]
-    tuned.load(runs[k].saved.weights)
-    if own is None and any(run.labels not in (None, runs[0].labels) for run in runs):
-        raise DeltatuneError(
-            f"{runs[0].path} and {runs[1].path}: their heads know other labels; name the tasks they were tuned on"
-        )
-    return Scene(choice, task, tuned, form, ends, own)
-
-
-def _other(run: TunedRun, tuned: Tuned, kept: Weights, where: Where, number: int) -> End:
-    if not where.whole:
-        tuned.load({**run.saved.weights, **kept})
-        end = end_of(tuned)
-        return End({**end.deltas, **kept})
-    found = run.attach(run.backbone(where.models[number], "cpu"), other_base=where.models[number] is not None)
-    end = end_of(found, with_base=True)
-    return End({**end.deltas, **kept}, end.base)
 
 
 def in_one_space(runs: Sequence[TunedRun], where: Where) -> list[Weights]:
@@ -286,11 +191,6 @@ def tuned_like(run: TunedRun, model: str | None, options: dict[str, Any]) -> Tun
     choice = run.task_choice(options.get("task"), options.get("data_dir"))
     given = {name: options[name] for name in ("max_train", "max_dev", "max_test", "shots") if options.get(name) is not None}
     return replace(config, task=replace(choice, max_length=config.task.max_length, half=options.get("half"), **given))
-
-
-def without_weights(run: TunedRun) -> TunedRun:
-    """What a run says of itself; its weights need no memory once a scene has its ends."""
-    return _with(run, {})
 
 
 def describe(path: Path) -> str:

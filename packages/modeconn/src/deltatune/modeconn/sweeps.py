@@ -22,9 +22,9 @@ from deltatune.core.run import append_records, read_records
 from deltatune.core.weights import weighted_sum
 from deltatune.modeconn import bookkeeping
 from deltatune.modeconn.bookkeeping import FILES, Point, fates, transitions
-from deltatune.modeconn.endpoints import Scene
 from deltatune.modeconn.gains import gain
 from deltatune.modeconn.profiles import TOLERANCE, curve_segments, profile
+from deltatune.modeconn.scenes import Scene
 
 Split = Literal["eval", "dev", "test", "train"]
 Coefficients = Callable[[float], Sequence[float]]

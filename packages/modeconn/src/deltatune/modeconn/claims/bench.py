@@ -117,7 +117,8 @@ def line(
 def _line(paths: tuple[Path, Path], tasks: Sequence[str], align: bool, split: Any, points: int) -> dict[str, Line]:
     from deltatune.core.reuse import open_run
     from deltatune.modeconn.bookkeeping import places, transitions
-    from deltatune.modeconn.endpoints import Where, is_whole, scene, tasks_of, transformed
+    from deltatune.modeconn.endpoints import transformed
+    from deltatune.modeconn.scenes import Where, is_whole, scene, tasks_of
     from deltatune.modeconn.sweeps import Limits, gram, measure, of_split, splits_of
 
     runs = transformed([open_run(path) for path in paths], align, False)

@@ -66,23 +66,17 @@ def curve_removes_the_barrier(context: Context, seed: int) -> Effects:
 
 
 def _bent(left: Path, right: Path, folder: Path) -> Line:
-    from deltatune.core import checkpoint
-    from deltatune.core.paths import end_of
     from deltatune.core.reuse import open_run
     from deltatune.modeconn.bookkeeping import places
     from deltatune.modeconn.curves import curve
-    from deltatune.modeconn.endpoints import Where, scene, tasks_of
+    from deltatune.modeconn.scenes import Where, scene, tasks_of
     from deltatune.modeconn.sweeps import Limits, measure, of_split
 
-    runs = [open_run(path) for path in (left, right)]
+    runs = [open_run(path) for path in (left, folder / "controls" / "1", right)]
     [(choice, own)] = tasks_of(runs[:1], (), None)
-    stage = scene(runs[:1], choice, own, Where((None,), "cpu", False))
-    parts = []
-    for weights in (runs[0].saved.weights, checkpoint.read(folder / "controls" / "1").weights, runs[1].saved.weights):
-        stage.tuned.load(weights)
-        parts.append(end_of(stage.tuned))
+    stage = scene(runs, choice, own, Where((None,) * 3, "cpu", False))
     with tempfile.TemporaryDirectory() as state:
-        rows = measure(stage, places(26), Limits(), Path(state), parts, curve("bezier", 1))
+        rows = measure(stage, places(26), Limits(), Path(state), coefficients=curve("bezier", 1))
     values = {
         s: {"loss": [r.loss for r in of_split(rows, s)], "value": [r.value for r in of_split(rows, s)]} for s in ("dev", "test")
     }

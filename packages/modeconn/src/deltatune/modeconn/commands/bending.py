@@ -13,22 +13,13 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
 from deltatune.core.cli.tune import Tracker, tune_and_show, tuning
 from deltatune.core.data import short_name
-from deltatune.core.paths import end_of
 from deltatune.modeconn import figures
 from deltatune.modeconn.bending import Begin, Bend
 from deltatune.modeconn.bookkeeping import places
 from deltatune.modeconn.commands.shown import PROGRAM, show_path
 from deltatune.modeconn.curves import EVEN_VALIDATION, Kind, curve
-from deltatune.modeconn.endpoints import (
-    Where,
-    describe,
-    identity,
-    in_one_space,
-    require_runs,
-    scene,
-    transformed,
-    tuned_like,
-)
+from deltatune.modeconn.endpoints import describe, identity, in_one_space, require_runs, transformed, tuned_like
+from deltatune.modeconn.scenes import Where, scene, without_weights
 from deltatune.modeconn.sweeps import Limits, best_of, measure, records, statistics, write
 
 # What the two ends decide themselves.
@@ -96,19 +87,20 @@ def curve_(
     method = Bend(ends[0], ends[1], ids, out_dir, kind, bends, begin, begin_std, begin_seed, draws, reduction, spots)
     tune_and_show(config, out_dir, {"command": f"{PROGRAM} curve", "tag": tag}, config_yaml, overwrite, log_with, method)
     controls = [checkpoint.read(out_dir / "controls" / str(number + 1)) for number in range(bends)]
+    last = runs[1].saved if ends[1] is runs[1].saved.weights else replace(runs[0].saved, weights=dict(ends[1]), digest=None)
+    like, stops = runs[0], [runs[0].saved, *controls, last]
+    runs = [without_weights(replace(like, saved=replace(saved, about=like.saved.about))) for saved in stops]
     choice, limits = replace(config.task, half=None), Limits("eval")
     shape, settings = curve(kind, bends), {"controls": [control.digest for control in controls], "ends": ids, "points": points}
     settings |= {"kind": kind, "task": config.identity()["task"]}
 
+    del given, ends, method, last, like, stops, controls  # a sweep holds each point of the curve once
+
     def work() -> Found:
-        stage = scene([replace(runs[0], saved=replace(runs[0].saved, weights=dict(ends[0])))], choice, None, where)
-        parts = []
-        for weights in (ends[0], *(control.weights for control in controls), ends[1]):
-            stage.tuned.load(weights)
-            parts.append(end_of(stage.tuned))
-        rows = measure(stage, places(points), limits, out_dir / "sweep" / "state", parts, shape)
+        stage = scene(runs, choice, None, where, spend=True)
+        rows = measure(stage, places(points), limits, out_dir / "sweep" / "state", coefficients=shape)
         metric = stage.form.metric
-        found = statistics(rows, metric, parts, shape) | {"metric": metric, "points": points}
+        found = statistics(rows, metric, stage.ends, shape) | {"metric": metric, "points": points}
         found |= write(rows, out_dir / "sweep", short_name(choice.task), metric) | {"best": best_of(rows, metric)}
         kept = records(rows, {"task": choice.task, "left": describe(left), "right": describe(right), "curve": kind}, metric)
         title = (

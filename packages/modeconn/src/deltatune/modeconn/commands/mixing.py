@@ -19,9 +19,10 @@ from deltatune.core.metrics import higher_is_better
 from deltatune.core.tuning import tune_to
 from deltatune.modeconn.commands.bending import OF_THE_ENDS
 from deltatune.modeconn.commands.shown import PROGRAM
-from deltatune.modeconn.endpoints import Where, identity, in_one_space, require_runs, transformed, tuned_like
+from deltatune.modeconn.endpoints import identity, in_one_space, require_runs, transformed, tuned_like
 from deltatune.modeconn.mixing import By
 from deltatune.modeconn.mixture import Mixture
+from deltatune.modeconn.scenes import Where
 
 
 @sharing(tuning, without=(*OF_THE_ENDS, "lr"), optional=True)

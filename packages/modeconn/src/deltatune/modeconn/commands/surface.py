@@ -14,8 +14,9 @@ from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.modeconn import figures
 from deltatune.modeconn.commands.shown import PROGRAM
-from deltatune.modeconn.endpoints import Along, Where, describe, identity, is_whole, require_runs, scene, tasks_of, transformed
+from deltatune.modeconn.endpoints import describe, identity, require_runs, transformed
 from deltatune.modeconn.geometry import plane as through
+from deltatune.modeconn.scenes import Along, Where, is_whole, scene, tasks_of, without_weights
 from deltatune.modeconn.sweeps import Limits, Split, gram, measure, records
 
 
@@ -72,9 +73,11 @@ def plane(
     choice, own = tasks_of(runs, [task] if task else (), data_dir)[0]
     settings: dict[str, Any] = {"ends": [identity(run) for run in given], "points": points, "margin": margin, "align": align}
     settings |= {"task": choice.task, "data": choice.load().digest, "limits": vars(limits), "whole": where.whole}
+    del given
+    runs = list(map(without_weights, runs))
 
     def work() -> Found:
-        stage = scene(runs, choice, own, where)
+        stage = scene(runs, choice, own, where, spend=True)
         flat = through(gram(stage.ends))
         spots = flat.grid(points, margin)
         weights = [flat.coefficients(*spot) for spot in spots]

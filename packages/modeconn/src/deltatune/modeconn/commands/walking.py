@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from deltatune.core import checkpoint, paths
+from deltatune.core import checkpoint
 from deltatune.core.backbone import Device
 from deltatune.core.cli.results import Found, Kept
 from deltatune.core.cli.runner import SavedConfig
@@ -16,24 +17,13 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.groups import gaps, grouping
 from deltatune.core.paths import End
 from deltatune.core.reuse import TunedRun
+from deltatune.core.weights import lerp
 from deltatune.modeconn import figures
 from deltatune.modeconn.bookkeeping import places
 from deltatune.modeconn.commands.shown import PROGRAM, show_path
-from deltatune.modeconn.endpoints import (
-    Along,
-    Scene,
-    Where,
-    about_of,
-    describe,
-    identity,
-    is_whole,
-    require_runs,
-    scene,
-    tasks_of,
-    transformed,
-    without_weights,
-)
+from deltatune.modeconn.endpoints import about_of, describe, identity, require_runs, transformed
 from deltatune.modeconn.profiles import profile
+from deltatune.modeconn.scenes import Along, Scene, Where, is_whole, scene, tasks_of, weights_of, without_weights
 from deltatune.modeconn.sweeps import Limits, Row, Split, best_of, measure, of_split, records, splits_of, statistics, write
 
 Lines = Literal["block", "part", "tensor"]
@@ -106,15 +96,15 @@ def walk(
     between: dict[str, Any] = {"left": identity(given[0]), "right": identity(given[1]), "align": align}
     settings = {**between, "points": points, "whole": where.whole, "tasks": tasks, "product": product, "lines": lines}
     del given  # else every end would be in memory twice
+    runs = list(map(without_weights, runs))
     settings |= {"limits": vars(limits), "max_length": [choice.max_length for choice, _ in chosen], "save_best": save_best}
 
     def work() -> Found:
         numbers: dict[str, Any] = {}
         kept: list[dict[str, Any]] = []
         for number, (choice, own) in enumerate(chosen, start=1):
-            stage = scene(runs, choice, own, where)
-            if number == len(chosen):
-                runs[:] = map(without_weights, runs)
+            # An end that cannot be read again is given away with the last task, unless its best point is to be kept.
+            stage = scene(runs, choice, own, where, spend=number == len(chosen) and not save_best)
             folder = out_dir if len(chosen) == 1 else out_dir / short_name(choice.task).replace("/", "-")
             look = partial(_lines, by=lines) if lines else partial(_line, save_best=save_best, runs=runs, between=between)
             found, rows = look(stage, places(points), limits, (out_dir, folder))
@@ -150,8 +140,11 @@ def _line(
     if save_best and found["best"]:
         x = found["best"]["x"]
         about = about_of(runs[0], stage.tuned.backbone, stage.form, stage.choice)
-        for _ in paths.walk(stage.tuned, stage.ends, [x], dict):
-            checkpoint.save(folders[0] / "best", stage.tuned, {**about, "between": {**between, "x": x}})
+        stage.ends.clear()  # as differences to the base the ends are read again
+        weights = lerp(weights_of(runs[0]), weights_of(runs[1]), x)
+        checkpoint.write(
+            folders[0] / "best", replace(runs[0].saved, weights=weights, about={**about, "between": {**between, "x": x}})
+        )
     return found, kept
 
 
