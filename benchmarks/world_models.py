@@ -28,7 +28,7 @@ from deltatune.core.run import append_records, read_records
 from deltatune.core.train import Hooks, TrainConfig
 from deltatune.core.tune_config import TaskChoice, TuneConfig
 from deltatune.core.tuning import tune
-from deltatune.core.world_build import SOURCES
+from deltatune.core.world_deltas import SOURCES
 
 # Adapter, LoRA and prefix have the same number of trained values, 18,432 on the encoder and 11,520 on T5; with the rates.
 ENCODER: dict[str, tuple[DeltaConfig, float]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -9,7 +10,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from deltatune.core import world, world_build, world_models
+from deltatune.core import world, world_build, world_deltas, world_models
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.checkpoint import read
 from deltatune.core.errors import DeltatuneError
@@ -17,7 +18,8 @@ from deltatune.core.files import read_json
 from deltatune.core.loading import load_backbone
 from deltatune.core.pretraining import Sizes, build_model
 from deltatune.core.weights import cosine
-from deltatune.core.world_build import RECIPES, SOURCES, build, compared
+from deltatune.core.world_build import RECIPES, build, compared
+from deltatune.core.world_deltas import APART, SOURCES, source_config
 
 CATALOG = read_json(world_models.CATALOG)
 MEGABYTE = 2**20
@@ -88,7 +90,7 @@ def test_the_command_makes_the_named_models_again(command, refused, tmp_path, mo
     monkeypatch.setattr(world_build, "build", build)
     monkeypatch.setattr(world_build, "compared", lambda name, row: f"{name}: {row['digest']} made")
     line = refused("world", "rebuild", "--only", "m0,m9", "--out_dir", tmp_path)
-    assert "--only m0,m9: no model m9 of the world; there are m0, " in line
+    assert "--only m0,m9: no model or delta m9 of the world; there are m0, " in line
     assert made == []
     assert command("world", "rebuild", "--only", "m1, m0", "--out_dir", tmp_path).split("\n")[:2] == [
         "m1: m1 made",
@@ -148,6 +150,28 @@ def test_each_task_has_its_deltas_of_one_size_from_one_start(task):
         assert found.about["task"] == f"world/{task}"
 
 
+@pytest.mark.parametrize("task", APART)
+def test_a_delta_apart_has_a_start_of_its_own_and_is_as_good(task):
+    one, other = (read(Path(f"world/deltas/{task}/{kind}")) for kind in ("Houlsby", "Houlsby-apart"))
+    assert one.configs == other.configs
+    assert one.base["digest"] == other.base["digest"]
+    assert cosine(one.weights, other.weights) < 0.5
+    assert abs(one.about["scores"]["test"]["value"] - other.about["scores"]["test"]["value"]) <= 0.015
+
+
+def test_deltas_are_made_again_and_compared(command, refused, monkeypatch, tmp_path):
+    few = source_config("topic-0", "Houlsby-apart")
+    assert few.init_seed == APART["topic-0"] != source_config("topic-0", "Houlsby").init_seed
+    short = replace(few, train=replace(few.train, steps=1), task=replace(few.task, max_test=4))
+    monkeypatch.setattr(world_deltas, "source_config", lambda task, kind: short)
+    line = command("world", "rebuild", "--only", "deltas/topic-0/Houlsby-apart", "--out_dir", tmp_path)
+    assert line.startswith("deltas/topic-0/Houlsby-apart: values differ by ")
+    shutil.copytree(world_models.DELTAS / "topic-1" / "LoRA", tmp_path / "deltas/topic-1/LoRA")
+    line = command("world", "rebuild", "--only", "deltas/topic-1/LoRA", "--out_dir", tmp_path)
+    assert line.strip() == "deltas/topic-1/LoRA: equal to the package's"
+    assert "no model or delta deltas/topic-1/Full of the world" in refused("world", "rebuild", "--only", "deltas/topic-1/Full")
+
+
 def test_a_delta_of_the_world_scores_what_it_says(command):
     wanted = read(Path("world/deltas/relation-1/Prefix")).about["scores"]["test"]["value"]
     assert f"{wanted:.4f}" in command("evaluate", "--run", "world/deltas/relation-1/Prefix", "--split", "test", "--whole")
@@ -171,6 +195,8 @@ def test_the_page_shows_the_scores_of_the_catalog_and_the_deltas():
         scores = [[read(folder).about["scores"]["test"]["value"] for folder in row] for row in folders]
         cells = [" ".join(f"{score:.2f}" for score in row) for row in scores]
         assert f"| {kind} | {' | '.join(cells)} |" in page
+    apart = {task: read(world_models.DELTAS / task / "Houlsby-apart").about["scores"]["test"]["value"] for task in APART}
+    assert ", ".join(f"{task.partition('-')[0]} {score:.2f}" for task, score in apart.items()) in page
 
 
 def test_a_shipped_delta_is_scored_and_stays_as_it_was(command):

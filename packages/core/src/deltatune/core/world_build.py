@@ -1,4 +1,4 @@
-"""How the models and deltas of the built-in world are made, and making them again."""
+"""How the models of the built-in world are made, and making them again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from typing import Any, Literal
 
 from deltatune.core import world, world_models
 from deltatune.core.backbone import Backbone, BackboneConfig
-from deltatune.core.checkpoint import read, save
 from deltatune.core.corpus import Document
 from deltatune.core.data import as_text
-from deltatune.core.delta import DeltaConfig, Houlsby, LoRA, Prefix
 from deltatune.core.errors import DeltatuneError
-from deltatune.core.evaluation import evaluate
 from deltatune.core.files import read_json, write_json
 from deltatune.core.loading import load_backbone
 from deltatune.core.optim import OptimizerConfig
@@ -33,23 +30,12 @@ from deltatune.core.pretraining import (
     save_model,
 )
 from deltatune.core.run import plain
-from deltatune.core.run_facts import described
-from deltatune.core.train import Hooks, TrainConfig
-from deltatune.core.tune_config import TaskChoice, TuneConfig
-from deltatune.core.tuning import prepare, tune_prepared
 from deltatune.core.world.draw import Draw
 
 SUPERVISED = tuple(
     f"{kind}-{number}" for kind in ("sentiment", "topic", "inference", "paraphrase", "relation") for number in range(3)
 )
 """Tasks whose training examples the last stage of `t5-mixture` sees; never the kinds of `UNSTATED`, nor the fourth domain."""
-
-SOURCES: Mapping[str, tuple[DeltaConfig, float]] = {
-    "Houlsby": (Houlsby(width=6, bias=False), 1e-2),
-    "LoRA": (LoRA(rank=5, alpha=5), 3e-3),
-    "Prefix": (Prefix(length=15, width=None), 0.3),
-}
-"""The deltas of the world and their learning rates: 11,520 trained values each on `world/t5`."""
 
 _FIRST = (0.97, 0.01, 0.01, 0.01)  # shares of the domains in the text of a base
 
@@ -224,47 +210,3 @@ def compared(name: str, row: Mapping[str, Any]) -> str:
     widest = max(gaps, key=gaps.__getitem__)
     mean = math.fsum(gaps.values()) / len(gaps)
     return f"{name}: other digest; zero-shot scores differ by {mean:.3f} in the mean, most on {widest} ({gaps[widest]:.3f})"
-
-
-def source_config(task: str, kind: str, seed: int = 0) -> TuneConfig:
-    """How the delta `task`/`kind` of the world is tuned: 200 updates of 32, the last weights.
-
-    Args:
-        task: of the world.
-        kind: of `SOURCES`.
-        seed: of the order of the examples; the start is the same for all.
-    """
-    delta, rate = SOURCES[kind]
-    train = TrainConfig(
-        OptimizerConfig(lr=rate, warmup=0.06),
-        steps=200,
-        batch_size=32,
-        group_by_length=True,
-        select="last",
-        eval_every=10**9,
-        log_every=10**9,
-        data_seed=seed,
-        dropout_seed=seed,
-    )
-    return TuneConfig(
-        BackboneConfig("world/t5", form="text", device="cpu"), TaskChoice(f"world/{task}", max_dev=200), (delta,), train
-    )
-
-
-def build_delta(task: str, kind: str, shelf: Path) -> float:
-    """Tune one delta of the world as `shelf`/`task`/`kind`, in fp16; returns its test score. One that is there is kept."""
-    folder = shelf / task / kind
-    if not (folder / "deltatune.json").is_file():
-        config = source_config(task, kind)
-        tuned, form, found = prepare(config)
-        tune_prepared(config, tuned, form, found, Hooks(progress=False))
-        values = {name: tensor.half() for name, tensor in tuned.weights().items()}
-        tuned.load({name: tensor.float() for name, tensor in values.items()})  # what is scored is what is kept
-        scores = evaluate(tuned, form, found.test).numbers()
-        save(
-            folder,
-            tuned,
-            {**described(config, tuned, form, found), "step": config.train.steps, "scores": {"test": scores}},
-            values,
-        )
-    return float(read(folder).about["scores"]["test"]["value"])

@@ -19,7 +19,7 @@ from deltatune.core.reuse import open_run
 from deltatune.core.run import RunFolder
 from deltatune.core.train import TrainConfig
 from deltatune.core.tune_config import TaskChoice, TuneConfig
-from deltatune.core.world_build import SOURCES, source_config
+from deltatune.core.world_deltas import SOURCES, source_config
 from deltatune.subspace import space as spaces
 from deltatune.subspace.initial import Initial, draw_initial, read_initial
 from deltatune.subspace.objective import Objective

@@ -88,20 +88,27 @@ def models() -> None:
 
 
 def rebuild(only: str | None = None, out_dir: Path = Path("runs/world")) -> None:
-    """Make models of the built-in world again and compare them with those of the package.
+    """Make models or deltas of the built-in world again and compare them with those of the package.
 
-    Models that continue one that is not made again start from the package's. Digests are equal on a machine like the one that
-    made them; on another the scores are compared.
+    Models that continue one that is not made again start from the package's, and so do deltas. Results are equal on a machine
+    like the one that made them; on another the scores are compared.
 
     Args:
-        only: names, separated by commas: m0,m1; by default all.
-        out_dir: the folder of the new models; what is made there already is not made again.
+        only: names, separated by commas: m0,m1,deltas/aspect-1/LoRA; by default all models, and `deltas` are all deltas.
+        out_dir: the folder of the new ones; what is made there already is not made again.
     """
     from deltatune.core.world_build import RECIPES, build, compared
+    from deltatune.core.world_deltas import build_delta, compared_delta, delta_names
 
-    wanted = split_names(only)
-    if unknown := [name for name in wanted if name not in RECIPES]:
-        raise DeltatuneError(f"--only {only}: no model {unknown[0]} of the world; there are {', '.join(RECIPES)}")
-    for name in wanted or RECIPES:
-        row = build(name, out_dir, world_models.SHELF)
-        output().print(compared(name, row), soft_wrap=True)
+    wanted = [name for part in split_names(only) or RECIPES for name in (delta_names() if part == "deltas" else [part])]
+    if unknown := [name for name in wanted if name not in RECIPES and name not in delta_names()]:
+        there = f"there are {', '.join(RECIPES)}, and deltas/TASK/KIND"
+        raise DeltatuneError(f"--only {only}: no model or delta {unknown[0]} of the world; {there}")
+    for name in wanted:
+        if name in RECIPES:
+            line = compared(name, build(name, out_dir, world_models.SHELF))
+        else:
+            _, task, kind = name.split("/")
+            build_delta(task, kind, out_dir / "deltas")
+            line = compared_delta(task, kind, out_dir / "deltas")
+        output().print(line, soft_wrap=True)

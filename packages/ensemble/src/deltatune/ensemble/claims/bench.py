@@ -34,6 +34,8 @@ FEW = tuple(f"{family}-0" for family in FAMILIES)
 # Those of the targets where sixteen examples of each class leave room below 2,000 examples (docs/world.md).
 ROOMY = tuple(f"{family}-2" for family in ("aspect", "relation", "inference", "paraphrase"))
 SHOTS, TEST, UPDATES, BATCH, EVERY = 16, 200, 40, 8, 20
+# Where many sources are tuned on each target (C7, C14): shorter, and the last weights, so that nothing is scored on dev.
+BRIEF = 20
 RATES: dict[Kind, float] = {"Houlsby": 1e-2, "LoRA": 3e-3, "Prefix": 0.3}
 # All that the published programs name, from one source alone to nearly equal weights.
 TEMPERATURES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -50,6 +52,7 @@ SETTINGS: dict[str, Any] = {
     "updates": UPDATES,
     "batch": BATCH,
     "every": EVERY,
+    "brief": BRIEF,
     "rates": RATES,
     "temperatures": TEMPERATURES,
     "examples": EXAMPLES,
@@ -66,6 +69,7 @@ class Case:
         kind: of the deltas.
         shots: examples of each class for training, and as many for dev; `SHOTS` by default.
         every: updates between evaluations on dev; `EVERY` by default.
+        brief: `BRIEF` updates, of which the last weights are taken.
     """
 
     target: str
@@ -73,6 +77,7 @@ class Case:
     kind: Kind = "Houlsby"
     shots: int | None = None
     every: int | None = None
+    brief: bool = False
 
     def choice(self) -> TaskChoice:
         """Which examples."""
@@ -87,9 +92,10 @@ class Case:
 
         return TrainConfig(
             OptimizerConfig(lr=RATES[self.kind], warmup=0.06),
-            steps=UPDATES,
+            steps=BRIEF if self.brief else UPDATES,
             batch_size=BATCH,
-            eval_every=self.every or EVERY,
+            eval_every=self.every or (UPDATES if self.brief else EVERY),
+            select="last" if self.brief else "best",
             ties="last",
             data_seed=self.seed,
             dropout_seed=self.seed,
@@ -104,7 +110,7 @@ class Case:
         """The whole run, but for its start."""
         from deltatune.core.backbone import BackboneConfig
         from deltatune.core.tune_config import TuneConfig
-        from deltatune.core.world_build import SOURCES as MADE
+        from deltatune.core.world_deltas import SOURCES as MADE
 
         return TuneConfig(BackboneConfig(BASE, form="text", device="cpu"), self.choice(), (MADE[self.kind][0],), self.train())
 
@@ -166,22 +172,23 @@ def shipped(kind: Kind) -> dict[str, Source]:
     return {name: source(name, DELTAS / name / kind) for name in SOURCES}
 
 
-def pool(context: Context, name: Pool, case: Case) -> dict[str, Source]:
+def pool(name: Pool, case: Case) -> dict[str, Source]:
     """The foreign sources of a target.
 
     Args:
-        context: of the experiment.
         name: all: that come with the world; few: one of each kind of task of those; apart: the same tasks, each tuned from
-            initial values of its own; shuffled: `few`, the hidden units of each in an order of its own.
+            initial values of its own (these come with the world, too); shuffled: `few`, the hidden units of each in an order of
+            its own.
         case: the target.
     """
-    from deltatune.ensemble.claims.unaligned import tuned_apart, with_units_shuffled
+    from deltatune.core.world_models import DELTAS
+    from deltatune.ensemble.claims.unaligned import with_units_shuffled
 
     found = shipped(case.kind)
     if name != "all":
         found = {task: found[task] for task in FEW}
     if name == "apart":
-        found = tuned_apart(context, case.kind)
+        found = {task: source(task, DELTAS / task / f"{case.kind}-apart") for task in FEW}
     if name == "shuffled":
         found = {task: with_units_shuffled(one, case.seed * len(FEW) + i) for i, (task, one) in enumerate(found.items())}
     return {task: one for task, one in found.items() if task != case.target}

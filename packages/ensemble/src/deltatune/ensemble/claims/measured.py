@@ -96,10 +96,11 @@ def measures_agree(context: Context, seed: int) -> Effects:
 
 def predicts_transfer(context: Context, seed: int) -> Effects:
     """C7: rank correlation over sources of the negative loss and the test score of tuning from that source alone."""
-    rows = {t: signed("loss", whole(context, Case(t, seed), "few", "loss")) for t in bench.ROOMY}
+    cases = {target: Case(target, seed, brief=True) for target in bench.ROOMY}
+    rows = {t: signed("loss", whole(context, case, "few", "loss")) for t, case in cases.items()}
     effect, specific, records, scores = {}, {}, list[dict[str, Any]](), []
     for target, row in rows.items():
-        runs = {name: outcome(context, Case(target, seed), Start("source", "few", name))[0] for name in row}
+        runs = {name: outcome(context, cases[target], Start("source", "few", name))[0] for name in row}
         tested = [runs[name]["test"] for name in row]
         effect[target] = rank_correlation(list(row.values()), tested)
         strange = fmean(rank_correlation([rows[other][n] for n in row], tested) for other in rows if other != target)
@@ -131,7 +132,7 @@ def temperature(context: Context, seed: int) -> Effects:
         case = Case(target, seed)
         row = whole(context, case, "all", "loss")
         limits = max(limits, _limits(row))
-        ready = bench.prepared(case, bench.pool(context, "all", case))
+        ready = bench.prepared(case, bench.pool("all", case))
         by_split: dict[str, dict[float, float]] = {"dev": {}, "test": {}}
         for t in (*ENDS, *INTERIOR):
             mixed = mixture_of(ready, soften(row, -1, Softening(t)))

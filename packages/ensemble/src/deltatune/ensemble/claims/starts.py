@@ -62,7 +62,7 @@ def scores(context: Context, case: Case, pool: Pool, measure: str, by: By = "who
     def make() -> Any:
         from deltatune.ensemble.scoring import score_sources
 
-        sources = bench.pool(context, pool, case)
+        sources = bench.pool(pool, case)
         reference = _weights_of(outcome(context, case, RANDOM)[1]) if together == REFERRED else None
         target = bench.prepared(case, sources, reference).target
         return score_sources(target, {name: one.delta for name, one in sources.items()}, together, by)
@@ -82,7 +82,7 @@ def tried(context: Context, case: Case, pool: Pool, measure: str) -> dict[str, f
     """Scores from tuning each source on the target: how far it moves, or what it gains on dev, as a share of 1."""
     from deltatune.ensemble.weight_scores import gain, movement
 
-    sources = bench.pool(context, pool, case)
+    sources = bench.pool(pool, case)
     runs = {name: outcome(context, case, Start("source", pool, name)) for name in sources}
     if measure == "euclidean":
         return {name: movement(sources[name].delta, _weights_of(path)) for name, (_, path) in runs.items()}
@@ -104,7 +104,7 @@ def _weighted(context: Context, case: Case, start: Start) -> dict[str, Any]:
     from deltatune.ensemble.mixture import choose
     from deltatune.ensemble.weighting import Softening, manual_division, soften, uniform
 
-    sources = bench.pool(context, start.pool, case)
+    sources = bench.pool(start.pool, case)
     if start.way == "average":
         return {"weights": uniform(list(sources)), "temperature": None, "losses": {}}
     if start.way == "manual":
@@ -152,7 +152,7 @@ def values(context: Context, case: Case, start: Start) -> Mapping[str, Tensor] |
     """The values that tuning starts from; None where these are the sources' initial ones."""
     if start.way == "random":
         return None
-    sources = bench.pool(context, start.pool, case)
+    sources = bench.pool(start.pool, case)
     if start.way == "source":
         return sources[start.source].delta
     return mixture_of(bench.prepared(case, _merged(context, case, start, sources)), weighted(context, case, start)["weights"])
