@@ -7,7 +7,8 @@
   loss with the same optimizer on the same batches, in turns, round after round; the median of the rounds counts. For one task,
   with a draw for each batch, and for several, with a draw for each example. `deltatune, bf16` also groups texts by length.
 - `memory`: the growth of a process's peak memory with the number of projection values, in child processes that train
-  projections as stage 1 does; from it the largest k and the longest delta that fit. The model's own memory comes on top.
+  projections as stage 1 does, alone or two of a launch that divide them; from it the largest k and the longest delta that
+  fit. The model's own memory comes on top.
 - `processes`: updates per second of `approximate` in two processes beside one, each with one thread.
 
 The model is the 22M-parameter encoder that the test group installs. The solutions are drawn, since no time depends on them.
@@ -39,12 +40,14 @@ from deltatune.core.batches import Batch, Batches
 from deltatune.core.data import load_task
 from deltatune.core.files import read_json
 from deltatune.core.optim import OptimizerConfig
+from deltatune.core.processes import join, leave
 from deltatune.core.train import Hooks, TrainConfig, fit
 from deltatune.core.weights import Weights
 from deltatune.subspace.approximation import Approximation, Sources
 from deltatune.subspace.draws import Drawn, collating, tagged
 from deltatune.subspace.objective import Objective
 from deltatune.subspace.projections import draw, named, parameter_count
+from deltatune.subspace.sharding import Lockstep, draw_part, trained
 from deltatune.subspace.space import Subspace
 
 TASKS = ("rotten_tomatoes", "glue-mrpc", "glue-cola")
@@ -95,24 +98,30 @@ class WithoutModel(Approximation):
         return torch.stack([value.square().mean() for value in weights.values()]).sum()
 
 
-def child(size: int, k: int, dtype: str) -> None:
+def child(size: int, k: int, dtype: str, folder: str) -> None:
     """Train projections of three deltas of `size` values and print the process's peak beyond what it had before."""
-    before, generator = peak(), torch.Generator().manual_seed(0)
+    before, generator, group = peak(), torch.Generator().manual_seed(0), join("cpu")
     inits = {name: {"w": torch.zeros(size)} for name in DELTAS}
     kept = torch.bfloat16 if dtype == "bf16" else torch.float32
-    projections = {name: draw(size, k, generator, dtype=kept) for name in DELTAS}
+    here = torch.device("cpu")
+    projections = {
+        name: draw(size, k, generator, dtype=kept) if group.count == 1 else draw_part(size, k, generator, kept, here, group)
+        for name in DELTAS
+    }
     space = Subspace(dict.fromkeys(DELTAS, ()), inits, projections, {}, Objective(), {})
     vectors = [[torch.randn(1, size, generator=generator) * 0.01 for _ in DELTAS]]
     model = WithoutModel(space, dict.fromkeys(DELTAS), Sources(["none"], [None], vectors), "example")  # type: ignore[arg-type,list-item]
-    tensors = named(projections)
+    tensors = trained(projections)
     for tensor in tensors.values():
         tensor.requires_grad_(True)
     inner = Batches(tagged([[{"input_ids": [1]}] * 64]), collating(lambda rows: {"input_ids": torch.ones(len(rows), 1)}), 8, 0)
-    with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig(training(3).optimizer, steps=3, batch_size=8, eval_every=1, save_every=1)
-        hooks = Hooks(state_dir=Path(folder), progress=False)
-        fit(model.loss, tensors, Drawn(inner, 0, "stick", "example", [[1, 1, 1]]), config, evaluate=lambda: 0.0, hooks=hooks)
+    drawn = Drawn(inner, 0, "stick", "example", [[1, 1, 1]])
+    source = drawn if group.count == 1 else Lockstep(drawn, here)
+    config = TrainConfig(training(3).optimizer, steps=3, batch_size=8, eval_every=1, save_every=1)
+    hooks = Hooks(state_dir=Path(folder), progress=False)
+    fit(model.loss, tensors, source, config, evaluate=lambda: 0.0, hooks=hooks)
     print(json.dumps({"values": 3 * parameter_count(size, k), "bytes": peak() - before}))
+    leave(0)
 
 
 def peak() -> int:
@@ -121,14 +130,17 @@ def peak() -> int:
 
 
 def memory(sizes: Sequence[int], k: int) -> list[dict[str, Any]]:
-    """Peaks of child processes."""
+    """Peaks of child processes, of several in one launch the greatest."""
     found = []
     for dtype in ("fp32", "bf16"):
-        for size in sizes:
-            words = [sys.executable, "-c", f"import subspace_speed as s; s.child({size}, {k}, {dtype!r})"]
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-            said = subprocess.run(words, capture_output=True, text=True, env=environment, check=True).stdout
-            found.append({"part": "memory", "dtype": dtype, "size": size, "k": k, **json.loads(said.splitlines()[-1])})
+        for count in (1, 2):
+            for size in sizes:
+                with tempfile.TemporaryDirectory() as folder:
+                    call = f"import subspace_speed as s; s.child({size}, {k}, {dtype!r}, {folder!r})"
+                    said = launch([sys.executable, "-c", call], count)
+                last = [json.loads(text.splitlines()[-1]) for text in said]
+                most = max(last, key=lambda record: int(record["bytes"]))
+                found.append({"part": "memory", "dtype": dtype, "processes": count, "size": size, "k": k, **most})
     return found
 
 
@@ -150,7 +162,12 @@ def processes(model: str, data_dir: Path, folder: Path, rounds: int, steps: int)
 
 
 def command(words: Sequence[Any], count: int = 1) -> None:
-    """One command in `count` processes of one thread each.
+    """One command of the program, see `launch`."""
+    launch([sys.executable, "-m", "deltatune.subspace", *map(str, words)], count)
+
+
+def launch(words: Sequence[str], count: int) -> list[str]:
+    """What each of `count` processes of one thread prints.
 
     Raises:
         SystemExit: a process failed; with what it said.
@@ -158,17 +175,18 @@ def command(words: Sequence[Any], count: int = 1) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    environment = {**os.environ, **together, "OMP_NUM_THREADS": "1"}
-    whole = [sys.executable, "-m", "deltatune.subspace", *map(str, words)]
+    environment = {**os.environ, **together, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     running = [
         subprocess.Popen(
-            whole, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+            words, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(count)
-    ]
-    said = [process.communicate()[1] for process in running]
+    ]  # fmt: skip
+    said = [process.communicate() for process in running]
     if any(process.returncode for process in running):
-        sys.exit("\n".join(said))
+        sys.exit("\n".join(error for _, error in said))
+    return [printed for printed, _ in said]
 
 
 def main(
@@ -230,11 +248,12 @@ def rows(found: Sequence[dict[str, Any]]) -> str:
     ]
     lines.append("|---|---|---|---|")
     own = [record for record in found if record["part"] == "memory"]
-    for dtype in dict.fromkeys(record["dtype"] for record in own):
-        each = slope([record for record in own if record["dtype"] == dtype])
+    for dtype, count in dict.fromkeys((record["dtype"], record.get("processes", 1)) for record in own):
+        each = slope([record for record in own if (record["dtype"], record.get("processes", 1)) == (dtype, count)])
         room = LIMIT / each / 3
         k = max((k for k in range(1, 100_000) if parameter_count(PUBLISHED, k) <= room), default=0)
-        lines.append(f"| {dtype} | {each:.1f} | {k:,} | {int((room - 100 * 102) / 200):,} |")
+        label = dtype if count == 1 else f"{dtype}, each of {count} processes"
+        lines.append(f"| {label} | {each:.1f} | {k:,} | {int((room - 100 * 102) / 200):,} |")
     own = [record for record in found if record["part"] == "processes"]
     one, two = (statistics.median(r["rate"] for r in own if r["count"] == count) for count in (1, 2))
     lines += [

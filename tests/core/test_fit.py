@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltatune.core import train
+from deltatune.core import shards, train
 from deltatune.core.errors import DeltatuneError, SharedError
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.train import Hooks, TrainConfig, fit
@@ -150,7 +150,7 @@ def test_the_end_of_another_process_is_one_line(monkeypatch):
     monkeypatch.setattr(
         train, "PartialState", lambda cpu: SimpleNamespace(num_processes=2, process_index=0, is_main_process=True)
     )
-    monkeypatch.setattr(train, "reduce", lost)
+    monkeypatch.setattr(shards, "reduce", lost)
     with pytest.raises(SharedError, match=r"^another process of this launch has ended; see what it says"):
         Net().fit(CONFIG)
 

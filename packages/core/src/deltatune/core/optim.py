@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.shards import Shard, mean, rms, shards_of
 
 
 class Adafactor(torch.optim.Optimizer):
@@ -25,7 +26,8 @@ class Adafactor(torch.optim.Optimizer):
     G^2 + eps[0]: for a tensor of two or more dimensions only its row means R (..., n) and column means C (..., m) are
     kept, and V = R C^T / mean(R); for fewer dimensions V is kept whole. The step is U = G / sqrt(V), divided by
     max(1, RMS(U) / clip_threshold), times the rate; decoupled decay subtracts rate * weight_decay * parameter first.
-    State and arithmetic are float32 whatever the parameter's type.
+    State and arithmetic are float32 whatever the parameter's type. Of a matrix of which each process holds a part (`shards`),
+    means are those of the whole matrix.
 
     Args:
         params: tensors or parameter groups, as for every torch optimizer.
@@ -65,6 +67,7 @@ class Adafactor(torch.optim.Optimizer):
         names = ("lr", "eps", "clip_threshold", "decay_rate", "beta1", "weight_decay")
         switches = ("scale_parameter", "relative_step", "warmup_init")
         super().__init__(params, {name: settings[name] for name in (*names, *switches)})
+        self.shards: dict[Tensor, Shard] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -84,9 +87,10 @@ class Adafactor(torch.optim.Optimizer):
         gradient = parameter.grad.float()  # type: ignore[union-attr]
         state["step"] = state.get("step", 0) + 1
         weights = parameter.float()
-        rate = _rate(weights, group, state["step"])
-        update = gradient * _inverse_root(state, gradient, group)
-        update = update * (rate / (_rms(update) / group["clip_threshold"]).clamp(min=1.0))
+        shard = self.shards.get(parameter)
+        rate = _rate(weights, group, state["step"], shard)
+        update = gradient * _inverse_root(state, gradient, group, shard)
+        update = update * (rate / (rms(update, shard) / group["clip_threshold"]).clamp(min=1.0))
         if group["beta1"] is not None:
             average = state.setdefault("average", torch.zeros_like(update))
             update = average.lerp_(update, 1.0 - group["beta1"])
@@ -104,19 +108,14 @@ class Adafactor(torch.optim.Optimizer):
             self.state[parameters[index]].update(tensors)
 
 
-def _rms(tensor: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(tensor)
-    return norm / math.sqrt(max(1, tensor.numel()))
-
-
-def _rate(weights: Tensor, group: dict[str, Any], step: int) -> float | Tensor:
+def _rate(weights: Tensor, group: dict[str, Any], step: int, shard: Shard | None) -> float | Tensor:
     rate = float(group["lr"]) if group["lr"] is not None else 0.0
     if group["relative_step"]:
         rate = min(1e-6 * step if group["warmup_init"] else 1e-2, 1.0 / math.sqrt(step))
-    return rate * _rms(weights).clamp(min=group["eps"][1]) if group["scale_parameter"] else rate
+    return rate * rms(weights, shard).clamp(min=group["eps"][1]) if group["scale_parameter"] else rate
 
 
-def _inverse_root(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]) -> Tensor:
+def _inverse_root(state: dict[str, Any], gradient: Tensor, group: dict[str, Any], shard: Shard | None) -> Tensor:
     """1 / sqrt(V), broadcastable to `gradient`, after V has taken in this gradient."""
     new = state["step"] ** group["decay_rate"]  # 1 - beta_t
     square = gradient.square().add_(group["eps"][0])
@@ -125,9 +124,10 @@ def _inverse_root(state: dict[str, Any], gradient: Tensor, group: dict[str, Any]
         return whole.lerp_(square, new).rsqrt()
     rows: Tensor = state.setdefault("rows", torch.zeros_like(square[..., 0]))
     columns: Tensor = state.setdefault("columns", torch.zeros_like(square[..., 0, :]))
-    rows.lerp_(square.mean(dim=-1), new)
-    columns.lerp_(square.mean(dim=-2), new)
-    relative = rows / rows.mean(dim=-1, keepdim=True)
+    by_rows, by_columns = (shard if shard is not None and shard.dim == dim else None for dim in (0, 1))
+    rows.lerp_(mean(square, -1, by_columns), new)
+    columns.lerp_(mean(square, -2, by_rows), new)
+    relative = rows / mean(rows, -1, by_rows).unsqueeze(-1)
     return relative.rsqrt().unsqueeze(-1) * columns.rsqrt().unsqueeze(-2)
 
 
@@ -226,7 +226,9 @@ def build_optimizer(named_params: Mapping[str, Tensor], config: OptimizerConfig)
     both = ((decayed, config.weight_decay), (kept, 0.0))
     groups = [{"params": tensors, "weight_decay": decay} for tensors, decay in both if tensors]
     if config.name == "adafactor":
-        return Adafactor(groups, lr=config.rate, scale_parameter=config.scale_parameter)
+        optimizer = Adafactor(groups, lr=config.rate, scale_parameter=config.scale_parameter)
+        optimizer.shards = {named_params[name]: shard for name, shard in shards_of(named_params).items()}
+        return optimizer
     # One fused kernel per group, elementwise and in a fixed order: 5 times faster on CPU than the loop over tensors.
     fused = {tensor.device.type for tensor in named_params.values()} <= {"cpu", "cuda"}
     return torch.optim.AdamW(groups, lr=config.rate, betas=config.betas, eps=config.eps, fused=fused)

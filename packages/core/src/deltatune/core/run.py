@@ -110,7 +110,7 @@ class RunFolder:
         """Remove what a killed process has left behind; the folder must be held."""
         remove_scratch(self.path, r"run\.json|config\.yaml|delta")
         remove_scratch(self.path / "snapshots", r"\d+")
-        remove_scratch(self.state, r"state\.pt")
+        remove_scratch(self.state, r"state(-\d+-\d+-of-\d+)?\.pt")
         if self.finished() is not None:
             shutil.rmtree(self.state, ignore_errors=True)
 

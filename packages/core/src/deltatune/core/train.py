@@ -17,15 +17,17 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, reduce
+from accelerate.utils import broadcast
 from torch import Tensor
 
 from deltatune.core.batches import Batch, Batches, BatchSource, MicroBatch, derived_seed
 from deltatune.core.errors import DeltatuneError, SharedError
 from deltatune.core.optim import build_optimizer, schedule
+from deltatune.core.processes import Processes
 from deltatune.core.progress import ProgressBar
-from deltatune.core.resume import load_state, save_state
+from deltatune.core.resume import load_state, save_part, save_state
 from deltatune.core.selection import Selection
+from deltatune.core.shards import joint_norm, reduce_gradients, shards_of
 from deltatune.core.train_config import TrainConfig
 
 __all__ = ["Batch", "Batches", "History", "Hooks", "TrainConfig", "fit"]
@@ -40,7 +42,7 @@ class Hooks:
             the place to switch dropout. `fit` itself touches no train or eval flag.
         on_snapshot: called with the number of updates done, at the configured snapshots; the tensors have their values of then.
         log: called with named numbers and the number of updates done, every `log_every` updates and at evaluations.
-        state_dir: where `state.pt` is written every `save_every` updates.
+        state_dir: where the state is written every `save_every` updates (see `deltatune.core.resume`).
         progress: show a bar on a terminal, plain lines elsewhere.
     """
 
@@ -96,12 +98,13 @@ def fit(
 
     Args:
         loss: of a batch on the device of `params`; a scalar, the mean over the batch (see `Batches.weigh`).
-        params: name -> trainable leaf tensor, all on one device. They end at their last values, whatever was selected.
+        params: name -> trainable leaf tensor, all on one device. They end at their last values, whatever was selected. Of
+            `Divided` ones each process holds, trains and saves its own part.
         batches: usually `config.batches(features, collate)`.
         config: everything else that decides the outcome.
         evaluate: the dev score, greater is better, called with `params` as they are then.
         hooks: what to call on the way.
-        resume_from: a folder with the `state.pt` of an interrupted run of the same configuration.
+        resume_from: a folder with the state of an interrupted run of the same configuration.
 
     torch's global generators are reseeded before every forward pass from (dropout_seed, update, pass, process) and are
     put back at the end, so the caller's draws are as if `fit` had not run.
@@ -142,7 +145,7 @@ def fit(
             if hooks.on_snapshot is not None and main and snapshot:
                 hooks.on_snapshot(step)
             history.seconds = time.perf_counter() - started
-            if hooks.state_dir is not None and main and saved:
+            if hooks.state_dir is not None and saved:
                 run.save(hooks.state_dir)
     history.stopped_early = run.selection.stop and history.steps < run.total
     history.selected = run.best if config.select == "best" and run.best else run.copies()
@@ -153,10 +156,13 @@ class _Run:
     """The moving parts of one call of `fit`."""
 
     def __init__(self, params: Mapping[str, Tensor], batches: BatchSource, config: TrainConfig) -> None:
-        self.params, self.batches, self.config = dict(params), batches, config
+        self.params, self.batches, self.config = params, batches, config
         self.optimizer = build_optimizer(self.params, config.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
         self.device = next(iter(self.params.values())).device
         self.processes = PartialState(cpu=self.device.type == "cpu")
+        count = self.processes.num_processes
+        self.together = Processes(self.processes.process_index, count) if shards_of(params) and count > 1 else None
         self.per_epoch = batches.per_epoch(config.accumulation)
         self.total = config.total(self.per_epoch)
         config.require_reached(self.total)
@@ -169,21 +175,20 @@ class _Run:
         """One optimizer update: gradients of its micro-batches, sum over processes, clipping, step."""
         step, state = self.history.steps, self.processes
         rate = self.config.optimizer.rate * schedule(self.config.optimizer, step, self.total)
-        self.optimizer.zero_grad(set_to_none=True)
         parts = self.batches.micro_batches(step, self.config.accumulation, state.process_index, state.num_processes)
         value = torch.zeros((), device=self.device)
         for number, part in enumerate(parts):
             value += self._backward(loss, part, number)
             self.history.tokens += part.rows * part.length
         if state.num_processes > 1:
-            value = self._reduce(value)
-        leaves = list(self.params.values())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in leaves if p.grad is not None])
+            value = reduce_gradients(self.params, value)
+        norm = joint_norm(self.params)
         if self.config.optimizer.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(leaves, self.config.optimizer.max_grad_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(self.params.values(), self.config.optimizer.max_grad_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # here, so that evaluation and saving hold no gradients
         self._unsettled.append(torch.stack((value, norm.to(value))))
         self.history.learning_rates.append(rate)
         self.history.steps += 1
@@ -207,17 +212,6 @@ class _Run:
                 f"{self.history.steps + 1}; lower batch_size and raise accumulation, or set token_budget"
             ) from error
         return value.detach().float() * part.weight
-
-    def _reduce(self, value: Tensor) -> Tensor:
-        """Sum gradients and loss over the processes, in place and as the result."""
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.params.values()]
-        try:
-            *summed, total = reduce([*gradients, value], reduction="sum")
-        except RuntimeError as error:
-            raise SharedError("another process of this launch has ended; see what it says") from error
-        for parameter, gradient in zip(self.params.values(), summed, strict=True):
-            parameter.grad = gradient
-        return torch.as_tensor(total)
 
     def settle(self) -> None:
         """Read the losses still on the device into the history, and refuse what is not finite."""
@@ -266,14 +260,20 @@ class _Run:
         return {**asdict(self.config), "examples": self.batches.size}
 
     def save(self, folder: Path) -> None:
-        """Write everything the rest of the run depends on."""
+        """Write everything the rest of the run depends on: on the first process, or on each its part."""
+        if self.together is None and not self.processes.is_main_process:
+            return
         history = {name: value for name, value in vars(self.history).items() if name != "selected"}
-        state = {"params": self.copies(), "optimizer": self.optimizer.state_dict(), "best": self.best}
-        save_state(folder, {**state, "config": self._identity(), "history": history, "failures": self.selection.failures})
+        state: dict[str, Any] = {"params": self.copies(), "optimizer": self.optimizer.state_dict(), "best": self.best}
+        state |= {"config": self._identity(), "history": history, "failures": self.selection.failures}
+        if self.together is None:
+            save_state(folder, state)
+        else:
+            save_part(folder, state, self.history.steps, self.together)
 
     def load(self, folder: Path) -> None:
         """Go back to where `save` was called."""
-        state = load_state(folder, self._identity(), self.params)
+        state = load_state(folder, self._identity(), self.params, self.together)
         with torch.no_grad():
             for name, tensor in self.params.items():
                 tensor.copy_(state["params"][name])

@@ -10,7 +10,7 @@ Nothing here knows a model; several deltas that meet in one space have a `Projec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -69,7 +69,7 @@ class Projection:
 
     def tensors(self) -> dict[str, Tensor]:
         """Field -> tensor."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {item.name: getattr(self, item.name) for item in fields(Projection)}
 
     def encode(self, vectors: Tensor, activation: Activation = "tanh", second: Projection | None = None) -> Tensor:
         """Points (..., k) of deltas (..., D), float32. Differentiable.
@@ -81,17 +81,17 @@ class Projection:
         """
         low = second or self
         dtype = self.encoder_weight.dtype
-        with _as_kept(vectors):
+        with as_kept(vectors):
             inner = ACTIVATIONS[activation](functional.linear(vectors.to(dtype), self.encoder_weight, self.encoder_bias))
             return functional.linear(inner, low.encoder_low_weight, low.encoder_low_bias).float()
 
     def decode(self, points: Tensor) -> Tensor:
         """Deltas (..., D) of points (..., k), float32: what is to be added to the initial values. Differentiable."""
-        with _as_kept(points):
+        with as_kept(points):
             return functional.linear(points.to(self.decoder_weight.dtype), self.decoder_weight).float()
 
 
-def _as_kept(tensor: Tensor) -> AbstractContextManager[None]:
+def as_kept(tensor: Tensor) -> AbstractContextManager[None]:
     """Compute in the type that the projections are kept in, also where the model computes in bfloat16.
 
     They are read once for each use, so a copy in another type costs more than it saves.
@@ -106,10 +106,20 @@ def draw(size: int, k: int, generator: torch.Generator, std: float = STD, dtype:
     Raises:
         DeltatuneError: no dimension, or no value.
     """
+    return Projection(**{field: tensor.to(dtype) for field, tensor in first_values(size, k, generator, std)})
+
+
+def first_values(size: int, k: int, generator: torch.Generator, std: float = STD) -> Iterator[tuple[str, Tensor]]:
+    """(field, tensor) of `draw`, one after another in float32.
+
+    Raises:
+        DeltatuneError: as `draw`.
+    """
     if k < 1 or size < 1:
         raise DeltatuneError(f"a subspace has at least 1 dimension and a delta at least 1 value, got k {k} and {size} values")
     shapes = ((k, size), (k,), (k, k), (k,), (size, k))
-    return Projection(*((torch.randn(shape, generator=generator) * std).to(dtype) for shape in shapes))
+    for item, shape in zip(fields(Projection), shapes, strict=True):
+        yield item.name, torch.randn(shape, generator=generator).mul_(std)
 
 
 def parameter_count(size: int, k: int) -> int:

@@ -134,7 +134,7 @@ class Subspace:
     def to(self, device: torch.device) -> Subspace:
         """The same with projections and points on another device."""
         moved = {
-            name: Projection(**{key: tensor.to(device) for key, tensor in own.tensors().items()})
+            name: replace(own, **{key: tensor.to(device) for key, tensor in own.tensors().items()})
             for name, own in self.projections.items()
         }
         return replace(self, projections=moved, points={task: points.to(device) for task, points in self.points.items()})

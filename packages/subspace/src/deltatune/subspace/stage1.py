@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -12,29 +13,32 @@ from typing import Any, Literal
 import torch
 
 from deltatune.core.backbone import Backbone, Device
-from deltatune.core.batches import Batches
+from deltatune.core.batches import Batches, BatchSource
 from deltatune.core.checkpoint import base_record
 from deltatune.core.data import Example
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.formats import Feature, TextFormat
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.processes import Processes
-from deltatune.core.resume import REPORTING
+from deltatune.core.resume import REPORTING, has_state
 from deltatune.core.reuse import TunedRun
 from deltatune.core.run import RunFolder
+from deltatune.core.shards import Divided
 from deltatune.core.train import Hooks, TrainConfig, fit
 from deltatune.subspace import space as spaces
 from deltatune.subspace.approximation import Approximation, Sources, places, score_points
 from deltatune.subspace.draws import Drawn, collating, exactly, per_of, tagged
 from deltatune.subspace.initial import Initial, read_initial
-from deltatune.subspace.objective import Objective, spread
+from deltatune.subspace.objective import Draw, Objective, spread
 from deltatune.subspace.place import Found
-from deltatune.subspace.projections import draw, named
+from deltatune.subspace.projections import Projection, draw, parameter_count
+from deltatune.subspace.sharding import Lockstep, assembled, draw_part, trained
 from deltatune.subspace.solutions import find_solutions, tasks_of
 from deltatune.subspace.space import Subspace
 from deltatune.subspace.views import attach_each
 
 Dtype = Literal["fp32", "bf16"]
+ALONE = Processes(0, 1)
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -58,6 +62,7 @@ class Stage1:
         model: where the model is now.
         device: where to compute.
         dtype: in which the projections are kept and trained.
+        shard: divide the projections among the processes of a launch; otherwise each holds all.
     """
 
     init: Path
@@ -75,11 +80,12 @@ class Stage1:
     model: str | None = None
     device: Device = "auto"
     dtype: Dtype = "fp32"
+    shard: bool = True
 
     def identity(self, tasks: Sequence[str], digests: Mapping[str, Any]) -> dict[str, Any]:
         """Plain values that decide the outcome."""
         known = asdict(self)
-        for name in ("device", "init", "solutions", "only", "data_dir", "model"):
+        for name in ("device", "init", "solutions", "only", "data_dir", "model", "shard"):
             del known[name]
         for name in REPORTING:
             del known["train"][name]
@@ -125,12 +131,19 @@ def opened(config: Stage1) -> tuple[Initial, dict[str, dict[str, list[TunedRun]]
     return initial, found, digests
 
 
-def loaded(config: Stage1, initial: Initial, found: Mapping[str, Mapping[str, Sequence[TunedRun]]]) -> tuple[Loaded, Subspace]:
-    """Model and data in memory, and the subspace with its first values."""
+def loaded(
+    config: Stage1, initial: Initial, found: Mapping[str, Mapping[str, Sequence[TunedRun]]], processes: Processes = ALONE
+) -> tuple[Loaded, Subspace]:
+    """Model and data in memory, and the subspace with its first values: all of them, or this process's part."""
     backbone = initial.backbone(config.model, config.device, config.train.precision)
     generator = torch.Generator().manual_seed(config.seed)
     sizes = {name: sum(t.numel() for t in saved.weights.values()) for name, saved in initial.saved.items()}
-    projections = {name: draw(size, config.k, generator, dtype=_DTYPES[config.dtype]) for name, size in sizes.items()}
+    dtype, projections = _DTYPES[config.dtype], dict[str, Projection]()
+    for name, size in sizes.items():
+        if config.shard and processes.count > 1:
+            projections[name] = draw_part(size, config.k, generator, dtype, backbone.device, processes)
+        else:
+            projections[name] = draw(size, config.k, generator, dtype=dtype)
     inits = {name: saved.weights for name, saved in initial.saved.items()}
     about = {"settings": {"backbone": initial.backbone_settings()}, "init": initial.digests(), "num_labels": initial.num_labels}
     fresh = Subspace(initial.configs, inits, projections, {}, config.objective, base_record(backbone), about)
@@ -169,9 +182,46 @@ def approximate(
     tuned = attach_each(inputs.backbone, space.configs)
     per = per_of(config.objective.draw, len(inputs.sources.names))
     model = Approximation(space, tuned, inputs.sources, per)
-    tensors = named(space.projections)
+    tensors = trained(space.projections)
     for tensor in tensors.values():
         tensor.requires_grad_(True)
+    drawn = _source(config, inputs, per)
+    source: BatchSource = Lockstep(drawn, inputs.backbone.device) if isinstance(tensors, Divided) else drawn
+    judge = Judge(model, inputs, config.mixtures)
+    resume = folder.state if has_state(folder.state) else None
+    hooks = Hooks(mode=model.train, state_dir=folder.state, log=log)
+    evaluate = judge.score if all(inputs.dev) else None
+    history = fit(model.loss, tensors, source, config.train, evaluate=evaluate, hooks=hooks, resume_from=resume)
+    with torch.no_grad():
+        for name, value in history.selected.items():
+            tensors[name].copy_(value)
+            tensors[name].requires_grad_(False)
+        history.selected.clear()  # a copy of everything
+        points = {task: all_points(model, number) for number, task in enumerate(inputs.sources.names)}
+    whole = replace(space, projections=assembled(space.projections), points=points)
+    processes.lead(partial(spaces.save, folder.path / "subspace", whole))
+    del whole
+    records = list(judge.records())
+    curve = [{"kind": "curve", "split": "dev", "step": step, "value": value} for step, value in history.evaluations]
+    step = history.best_step if config.train.select == "best" and history.best_step else history.steps
+    facts = {
+        "step": step,
+        "k": space.k,
+        "sizes": {name: own.size for name, own in space.projections.items()},
+        "trainable": sum(parameter_count(own.size, space.k) for own in space.projections.values()),
+        "final_loss": fmean(history.losses[-50:]),
+        "best_dev": history.best_score,
+        "rebuilt": {task: model.rebuilt(number) for number, task in enumerate(inputs.sources.names)},
+        "spread": {task: spread(found[0]) for task, found in points.items()},
+        "seconds": round(time.perf_counter() - started, 3),
+        "train_seconds": round(history.seconds, 3),
+        "device": str(inputs.backbone.device),
+    }
+    return facts, [*curve, *records]
+
+
+def _source(config: Stage1, inputs: Loaded, per: Draw) -> Drawn:
+    """The training examples of all tasks and what is drawn for each."""
     form = inputs.sources.forms[0]
     batches = Batches(
         tagged(inputs.train),
@@ -183,36 +233,7 @@ def approximate(
         form.choose,
         form.weigh if per == "batch" else None,
     )
-    source = Drawn(batches, config.train.dropout_seed, config.objective.mixing, per, inputs.sources.counts())
-    judge = Judge(model, inputs, config.mixtures)
-    resume = folder.state if (folder.state / "state.pt").exists() else None
-    hooks = Hooks(mode=model.train, state_dir=folder.state, log=log)
-    evaluate = judge.score if all(inputs.dev) else None
-    history = fit(model.loss, tensors, source, config.train, evaluate=evaluate, hooks=hooks, resume_from=resume)
-    with torch.no_grad():
-        for name, value in history.selected.items():
-            tensors[name].copy_(value)
-            tensors[name].requires_grad_(False)
-        points = {task: all_points(model, number) for number, task in enumerate(inputs.sources.names)}
-    trained = Subspace(space.configs, space.inits, space.projections, points, space.objective, space.base, space.about)
-    processes.lead(lambda: spaces.save(folder.path / "subspace", trained))
-    records = list(judge.records())
-    curve = [{"kind": "curve", "split": "dev", "step": step, "value": value} for step, value in history.evaluations]
-    step = history.best_step if config.train.select == "best" and history.best_step else history.steps
-    facts = {
-        "step": step,
-        "k": space.k,
-        "sizes": {name: own.size for name, own in space.projections.items()},
-        "trainable": sum(tensor.numel() for tensor in tensors.values()),
-        "final_loss": fmean(history.losses[-50:]),
-        "best_dev": history.best_score,
-        "rebuilt": {task: model.rebuilt(number) for number, task in enumerate(inputs.sources.names)},
-        "spread": {task: spread(found[0]) for task, found in points.items()},
-        "seconds": round(time.perf_counter() - started, 3),
-        "train_seconds": round(history.seconds, 3),
-        "device": str(inputs.backbone.device),
-    }
-    return facts, [*curve, *records]
+    return Drawn(batches, config.train.dropout_seed, config.objective.mixing, per, inputs.sources.counts())
 
 
 def all_points(model: Approximation, task: int) -> torch.Tensor:

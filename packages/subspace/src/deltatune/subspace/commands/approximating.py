@@ -53,6 +53,7 @@ def approximate(
     device: Device = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
     dtype: Dtype = "fp32",
+    shard: bool = True,
     tag: str = "",
     log_with: Tracker | None = None,
     overwrite: bool = False,
@@ -86,6 +87,7 @@ def approximate(
         device: where to compute.
         precision: bf16 computes the model's matrix products in bfloat16.
         dtype: fp32, or bf16 to keep and train the projections in half the memory.
+        shard: of several processes, each holds its share of the projections and of the optimizer's state; false: each holds all.
         tag: a word of yours that goes into the records.
         log_with: also log to this tracker, below out_dir.
         overwrite: throw away a run that is in out_dir.
@@ -94,7 +96,7 @@ def approximate(
     settings = tuning(model="", task="", delta=Head(), train=train, lr=lr, data_seed=data_seed, precision=precision).train
     config = Stage1(
         init, tuple(solutions), tuple(named), tuple(only or ()), k, objective, with_rate(settings, 1e-3), seed, train_lines,
-        dev_lines, mixtures, data_dir, model, device, dtype,
+        dev_lines, mixtures, data_dir, model, device, dtype, shard,
     )  # fmt: skip
     facts = run_stage1(config, Place(out_dir, config_yaml, overwrite, tag, device), log_with)
     _show(facts, out_dir)
@@ -108,7 +110,7 @@ def run_stage1(config: Stage1, place: Place, log_with: Tracker | None = None) ->
     tracker = _Tracker(log_with, place.out_dir) if log_with else None
 
     def work(folder: Any, processes: Any) -> Any:
-        inputs, space = processes.agree(lambda: loaded(config, initial, found))
+        inputs, space = processes.agree(lambda: loaded(config, initial, found, processes))
         return train_subspace(config, inputs, space, folder, processes, tracker)
 
     try:
