@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification, T5Config, T5ForConditionalGeneration
 
+from deltatune.core import world_models
 from deltatune.core.backbone import untie, wrap
 from deltatune.core.cli import CHOICES, runner
 from deltatune.core.cli.parsing import parse
@@ -17,7 +18,7 @@ from deltatune.core.delta import Full, attach
 from deltatune.core.files import read_json
 from deltatune.core.legacy import rename
 from deltatune.modeconn import mixing
-from deltatune.modeconn.cli import COMMANDS
+from deltatune.modeconn.cli import COMMANDS, main
 
 CONFIGS = Path(str(files("deltatune.modeconn") / "configs" / "published"))
 TUNED = {
@@ -119,77 +120,96 @@ def test_sizes_and_names_on_roberta_base(golden):
     assert sum(row["trainable"] for row in full.report()) == 124_647_939
 
 
-@pytest.fixture(scope="module")
-def ends(bench, tmp_path_factory):
-    """Two runs of each mode, tuned with the published settings for two updates."""
-    from deltatune.modeconn.cli import main
+# What an end is tuned by: script, seed of the initial values, task of the world in the place of the published one.
+NLI, OTHER_NLI, SENTIMENT = "world/inference-0", "world/inference-1", "world/sentiment-0"
+ENDS = {
+    "adapter-20": ("adapter_full_data", 20, NLI),
+    "adapter-30": ("adapter_full_data", 30, NLI),
+    "finetune-20": ("finetune_full_data", 20, NLI),
+    "finetune-30": ("finetune_full_data", 30, NLI),
+    "finetune-anli": ("finetune_full_data", 20, OTHER_NLI),
+    "first": ("finetune_split_data_first", 20, NLI),
+    "second": ("finetune_split_data_second", 20, NLI),
+    "map": ("adapter_cartography", 20, NLI),
+    "roberta-adapter-20": ("run_glue_adapter", 20, NLI),
+    "roberta-adapter-30": ("run_glue_adapter", 30, NLI),
+    "roberta-finetune": ("run_glue_finetune", 20, NLI),
+    "roberta-sst2": ("run_glue_finetune_sst2", 20, SENTIMENT),
+}
+ADAPTERS, MODELS = ("adapter-20", "adapter-30"), ("finetune-20", "finetune-30")
+PAIRS = {
+    "itp_diff_seed_adapter": ADAPTERS,
+    "itp_diff_step_finetune": ("finetune-20@1", "finetune-30@2"),
+    "itp_same_domain_finetune": ("finetune-20", "finetune-anli"),
+    "itp_split_data_finetune": ("first", "second"),
+    "itp_traindata_adapter": ADAPTERS,
+    "itp_pretrain_adapter": ("roberta-adapter-20", "roberta-adapter-30"),
+    "itp_task_boundary_finetune": ("roberta-finetune", "roberta-sst2"),
+    "adapter_curve_find": ADAPTERS,
+    "finetune_curve_find": MODELS,
+    "calculate_dist": ADAPTERS,
+    **dict.fromkeys(MIXED, MODELS),
+}
+TASKS = {"itp_same_domain_finetune": [NLI, OTHER_NLI], "itp_task_boundary_finetune": [NLI, SENTIMENT]}
+FEW = ("--device", "cpu", "--max_train", 8, "--max_dev", 4, "--max_test", 4)
+needs_the_world = pytest.mark.skipif("m0" not in world_models.names(), reason="the models of the world are not there")
 
-    folder, found = tmp_path_factory.mktemp("published"), {}
-    made = {"adapter": "adapter_full_data", "finetune": "finetune_full_data", "roberta": "run_glue_adapter"}
-    for mode, name in made.items():
-        for seed in (20, 30):
-            out = folder / f"{mode}-{seed}"
-            words = ["tune", "--config", CONFIGS / f"{name}.yaml", "--model", bench / "model", "--task", bench / "task.yaml"]
-            words += [
-                "--data_dir",
-                bench,
-                "--train.steps",
-                2,
-                "--init_seed",
-                seed,
-                "--max_train",
-                8,
-                "--max_dev",
-                6,
-                "--max_test",
-                6,
-            ]
-            assert main(list(map(str, [*words, "--device", "cpu", "--out_dir", out]))) == 0
-            found[mode, seed] = out
-    return found
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory):
+    """`tuned(name)`: the run of `ENDS`, tuned by its script for two updates on the built-in model when it is first asked for."""
+    folder = tmp_path_factory.mktemp("published")
+
+    def run(name):
+        name, _, step = name.partition("@")
+        out, (made_by, seed, task) = folder / name, ENDS[name]
+        if not out.exists():
+            base = ("world/m0", "--form", "head") if made_by in ROBERTA else ("world/t5",)
+            words = ["tune", "--config", CONFIGS / f"{made_by}.yaml", "--model", *base, "--task", task, "--init_seed", seed, "--data_seed", seed, *FEW]
+            # The map takes one look for each epoch, of which two make two updates.
+            words += ["--train.epochs", 2] if name == "map" else ["--train.steps", 2, "--train.snapshots", 1]
+            assert main(list(map(str, [*words, "--out_dir", out]))) == 0
+        return folder / (f"{name}@{step}" if step else name)
+
+    return run
 
 
-@pytest.mark.parametrize("name", [name for name in COMMAND if name not in ("adapter_full_data", "finetune_full_data")])
-def test_a_configuration_runs_for_two_steps(bench, command, ends, tmp_path, name):
+@needs_the_world
+@pytest.mark.parametrize("name", ENDS)
+def test_a_tuning_script_runs_for_two_steps(tuned, name):
+    assert read_json(tuned(name) / "run.json")["status"] == "finished"
+    assert {path.name for path in (tuned(name) / "snapshots").iterdir()} == {"1", "2"}
+    assert {made_by for made_by, _, _ in ENDS.values()} == {*TUNED, *ROBERTA}
+
+
+@needs_the_world
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_script_between_two_ends_runs_for_two_steps(command, tuned, tmp_path, name):
     kind, out = COMMAND[name], tmp_path / "out"
-    mode = "roberta" if name == "itp_pretrain_adapter" else "finetune" if "finetune" in name else "adapter"
-    words = [*kind.split(), "--config", CONFIGS / f"{name}.yaml"]
-    if kind == "cartography combine":
-        rows = {str(i): {"acc": [1.0, 0.0], "confidence": [0.5, 0.25]} for i in range(4)}
-        for path, content in (
-            ("map/cartography.json", rows),
-            ("line/train_data_analysis.json", {"0.0": {"zero_list": [0], "one_list": [1]}}),
-        ):
-            from deltatune.core.files import write_json
-
-            write_json(tmp_path / path, content)
-        command(*words, "--map", tmp_path / "map", "--path", tmp_path / "line", "--out_dir", out)
-        return
-    if kind != "tune":
-        words += ["--left", ends[mode, 20], "--right", ends[mode, 30]]
+    words = [kind, "--config", CONFIGS / f"{name}.yaml"]
+    words += [word for side, end in zip(("--left", "--right"), PAIRS[name], strict=True) for word in (side, tuned(end))]
+    base = "world/m0" if "roberta" in PAIRS[name][0] else "world/t5"
     if kind == "distance":
-        command(*words)
+        assert "cosine" in command(*words)
         return
-    task = bench / "task.yaml"
-    words += [
-        "--model",
-        bench / "model",
-        "--data_dir",
-        bench,
-        "--device",
-        "cpu",
-        "--out_dir",
-        out,
-        "--max_test",
-        6,
-        "--max_dev",
-        6,
-    ]
-    words += ["--max_train", 8, "--task", f"[{task}]" if kind == "walk" else task]
-    if kind == "walk":
-        words += ["--points", 2]
-    else:
-        words += ["--train.steps", 2, "--train.epochs", 1 if name == "adapter_cartography" else "null"]
+    tasks = TASKS.get(name, [NLI])
+    words += ["--model", base, "--task", f"[{','.join(tasks)}]" if kind == "walk" else NLI, *FEW, "--out_dir", out]
+    words += ["--points", 2] if kind == "walk" else ["--train.steps", 2]
     words += ["--points", 3] if kind == "curve" else ["--lrs", "[0.1]"] if kind == "mix" else []
     command(*words)
-    assert read_json(out / "run.json")["status"] == "finished"
+    facts = read_json(out / "run.json")
+    assert facts["status"] == "finished"
+    if kind == "walk":
+        assert list(facts["paths"]) == tasks
+    assert set(PAIRS) | {"process_cartography"} == {script for script, program in COMMAND.items() if program != "tune"}
+
+
+@needs_the_world
+def test_the_map_and_the_line_on_training_examples_are_combined(command, tuned, tmp_path):
+    line = ("--left", tuned("adapter-20"), "--right", tuned("adapter-30"), "--model", "world/t5", "--task", f"[{NLI}]")
+    walked = CONFIGS / "itp_traindata_adapter.yaml"
+    command("walk", "--config", walked, *line, *FEW, "--points", 2, "--out_dir", tmp_path / "line")
+    words = ("--config", CONFIGS / "process_cartography.yaml", "--map", tuned("map"), "--path", tmp_path / "line")
+    command("cartography", "combine", *words, "--out_dir", tmp_path / "out")
+    assert read_json(tmp_path / "out" / "run.json")["status"] == "finished"
+    assert len(read_json(tuned("map") / "cartography.json")) == 8
