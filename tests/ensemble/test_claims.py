@@ -47,7 +47,7 @@ def by_id(name):
 def test_every_claim_of_the_specification_is_declared_with_controls():
     assert [claim.id for claim in CLAIMS] == ["C1", "C1-five", *(f"C{number}" for number in range(2, 15))]
     assert [claim.id for claim in CLAIMS if claim.tier == "headline"] == HEADLINES
-    assert {claim.id for claim in CLAIMS if claim.draft} == {"C2"}
+    assert not [claim.id for claim in CLAIMS if claim.draft]
     assert load_claims("ensemble", "deltatune.ensemble.claims") == CLAIMS
     assert all(claim.seeds >= 5 or claim.exact for claim in CLAIMS)
     assert all(claim.statement and claim.controls for claim in CLAIMS)

@@ -33,7 +33,6 @@ FURTHER = (
         controls=tuple(Control(kind, f"{kind} alone gains") for kind in KINDS),
         gates=(SOLVED, ROOM),
         cost=50.0,
-        draft=True,  # the rates of LoRA and prefix are those of the sources, with 200 updates of 32, and not chosen for 40 of 8
         figures=ARMS,
     ),
     claim(
