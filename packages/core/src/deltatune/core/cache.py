@@ -1,4 +1,4 @@
-"""Encoded examples of large tasks, kept between runs.
+"""Encoded examples kept between runs: of large tasks in files, and in memory where one process makes many runs.
 
 An entry is found by the digest of all it was made from, so a changed file, tokenizer or setting finds none. Encoding takes
 about 0.1 ms an example: below `LEAST` examples reading an entry gains nothing that a user would notice, and none is kept.
@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deltatune.core.between_runs import MOST, remembered
 from deltatune.core.data import Example, Task
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import replacing
@@ -35,22 +36,44 @@ def folder() -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltatune"
 
 
-def kept(maker: object, examples: Sequence[Example], make: Callable[[], Features]) -> Features:
-    """What `make` returns, from an earlier run if it was kept.
+def kept(
+    maker: object, tokenizer: object, examples: Sequence[Example], encode: Callable[[Sequence[Example]], Features]
+) -> Features:
+    """What `encode` makes of `examples`, from an earlier run if it was kept.
 
     Args:
-        maker: whose attributes, with `examples`, decide the result; one that holds what has no digest is not cached.
-        examples: that are encoded.
-        make: encodes them.
+        maker: whose attributes decide the result; one that holds what has no digest is not cached.
+        tokenizer: of the maker.
+        examples: that are encoded, each by itself.
+        encode: encodes them.
     """
+    known = remembered(tokenizer, settings) if (settings := _settings(maker, tokenizer)) is not None else None
+    if known is None or len(examples) > MOST:
+        return _filed(maker, examples, encode)
+    missing = [example for example in dict.fromkeys(examples) if example not in known]
+    known.update(zip(missing, _filed(maker, missing, encode), strict=True))
+    return [known[example] for example in examples]
+
+
+def _settings(maker: object, tokenizer: object) -> str | None:
+    """Equal for makers that encode alike with `tokenizer`."""
+    kind = type(maker)
+    own = {name: value for name, value in vars(maker).items() if value is not tokenizer}
+    try:
+        return json.dumps([kind.__module__, kind.__qualname__, own], default=_plain)
+    except TypeError:
+        return None
+
+
+def _filed(maker: object, examples: Sequence[Example], encode: Callable[[Sequence[Example]], Features]) -> Features:
     place = folder() if len(examples) >= LEAST else None
     name = None if place is None else _digest(maker, examples)
     if place is None or name is None:
-        return make()
+        return encode(examples)
     path = place / f"{name}.json"
     found = _read(path)
     if found is None:
-        found = make()
+        found = encode(examples)
         _write(path, found)
     return found
 

@@ -50,8 +50,8 @@ class Format(ABC):
         return self.task.metric
 
     def features(self, examples: Sequence[Example]) -> list[Feature]:
-        """Encoded examples, in order, with `labels` where an example has one; of a large task from the cache."""
-        return kept(self, examples, lambda: self._encode(examples))
+        """Encoded examples, in order, with `labels` where an example has one; those of runs before are found again."""
+        return kept(self, self.tokenizer, examples, self._encode)
 
     @abstractmethod
     def _encode(self, examples: Sequence[Example]) -> list[Feature]:

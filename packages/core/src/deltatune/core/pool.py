@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import psutil
 
+from deltatune.core.between_runs import keep_always
 from deltatune.core.errors import DeltatuneError
 
 Job = TypeVar("Job")
@@ -128,13 +129,14 @@ class _Worker:
 
 
 def _begin(threads: int) -> None:
-    """In a new process: take a share of the cores, leave Ctrl-C to the parent, and do not outlive it."""
+    """In a new process: take a share of the cores, leave Ctrl-C to the parent, do not outlive it, and load models once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):  # read when the libraries are loaded
         given = os.environ.get(name, "")
         os.environ[name] = str(min(threads, int(given)) if given.isdigit() and int(given) > 0 else threads)
     if "torch" in sys.modules:  # a script that imports it first, which is imported anew in each process
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    keep_always()
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deltatune.core import checkpoint
+from deltatune.core.between_runs import Load, lent
 from deltatune.core.combining import other_meaning
 from deltatune.core.data import Task
 from deltatune.core.delta import Tuned, attach
@@ -24,7 +25,7 @@ from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.method import Method
 from deltatune.core.metrics import higher_is_better
-from deltatune.core.processes import join
+from deltatune.core.processes import Processes, join
 from deltatune.core.run import RunFolder, digest_of
 from deltatune.core.run_facts import begun, described, facts_of, records_of, require_unchanged
 from deltatune.core.train import History, Hooks, fit
@@ -52,8 +53,12 @@ class Result:
     test: Scores | None
 
 
-def prepare(config: TuneConfig) -> tuple[Tuned, Format, Task]:
+def prepare(config: TuneConfig, load: Load = load_backbone) -> tuple[Tuned, Format, Task]:
     """Load task and model, attach the deltas, and take over the start if there is one.
+
+    Args:
+        config: what to do.
+        load: gives the model, for its configuration and a number of labels.
 
     Raises:
         DeltatuneError: whatever does not fit; nothing is written by this function.
@@ -62,7 +67,7 @@ def prepare(config: TuneConfig) -> tuple[Tuned, Format, Task]:
         raise DeltatuneError("no delta given; choose one with --delta")
     task = config.task.load()
     config.train.require_reached(config.train.updates(len(task.train)))
-    backbone = load_backbone(config.backbone, num_labels=1 if task.regression else max(1, len(task.labels)))
+    backbone = load(config.backbone, 1 if task.regression else max(1, len(task.labels)))
     generator = torch.Generator().manual_seed(config.init_seed)
     form = build_format(backbone, task, config.task.max_length, config.deltas)
     tuned = attach(backbone, *config.deltas, generator=generator)
@@ -183,14 +188,13 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
     processes = join(config.backbone.device)
     if not overwrite and (there := processes.lead(lambda: _finished(config, folder))) is not None:
         return {**there, "already_finished": True}
-    (tuned, form, task), before = processes.agree(lambda: _begun(config, method))
-    facts = {
-        **about,
-        **facts_of(config, tuned, task, method.trained(tuned).values()),
-        "before": {split: found.numbers() for split, found in before.items()},
-    }
-    facts["config"] = identity | {"learning_rate": config.learning_rate}
-    with processes.held(out_dir):
+    with _begun(config, method, processes) as (tuned, form, task, before), processes.held(out_dir):
+        facts = {
+            **about,
+            **facts_of(config, tuned, task, method.trained(tuned).values()),
+            "before": {split: found.numbers() for split, found in before.items()},
+        }
+        facts["config"] = identity | {"learning_rate": config.learning_rate}
         if not processes.lead(lambda: _claim(config, folder, facts, config_yaml, overwrite)):
             return {**(folder.finished() or facts), "already_finished": True}
         started = time.perf_counter()
@@ -231,10 +235,23 @@ def _finished(config: TuneConfig, folder: RunFolder) -> dict[str, Any] | None:
     return there
 
 
-def _begun(config: TuneConfig, method: Method) -> tuple[tuple[Tuned, Format, Task], Mapping[str, Scores]]:
-    tuned, form, task = prepare(config)
-    form = method.asks(tuned, form)
-    return (tuned, form, task), method.begin(tuned, form, task)
+@contextmanager
+def _begun(
+    config: TuneConfig, method: Method, processes: Processes
+) -> Iterator[tuple[Tuned, Format, Task, Mapping[str, Scores]]]:
+    """Everything loaded and attached, and scores before any update; the deltas are taken off again at the end."""
+
+    def begin(load: Load) -> tuple[Tuned, Format, Task, Mapping[str, Scores]]:
+        tuned, form, task = prepare(config, load)
+        form = method.asks(tuned, form)
+        return tuned, form, task, method.begin(tuned, form, task)
+
+    with lent() as load:
+        begun = processes.agree(lambda: begin(load))
+        try:
+            yield begun
+        finally:
+            begun[0].detach()
 
 
 def _claim(config: TuneConfig, folder: RunFolder, facts: Mapping[str, Any], config_yaml: str, overwrite: bool) -> bool:

@@ -18,6 +18,7 @@ from deltatune.combos.commands.gathering import show
 from deltatune.combos.commands.running import PROGRAM, planning
 from deltatune.combos.plans import Plan, carry_out
 from deltatune.combos.results import Row, row_of
+from deltatune.core.between_runs import keeping
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig, diagnose
 from deltatune.core.cli.sharing import sharing
@@ -194,8 +195,9 @@ def work(jobs: Sequence[Job], workers: int) -> dict[str, str]:
         sys.stdout.flush()
 
     if workers == 1:
-        for job in jobs:
-            done(job, carry_out_job(job))
+        with keeping():
+            for job in jobs:
+                done(job, carry_out_job(job))
     else:
         run_jobs(partial(carry_out_job, quiet=True), jobs, workers, done)
     return failed

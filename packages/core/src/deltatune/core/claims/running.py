@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deltatune.core.between_runs import keeping
 from deltatune.core.claims.claim import CannotRunError, Claim
 from deltatune.core.claims.context import Context
 from deltatune.core.claims.installed import load_claims, unit_config
@@ -94,8 +95,9 @@ def run_units(units: Sequence[Unit], root: Path, workers: int, report: Report = 
         else:
             take(Done(unit, measured, found=True))
     if min(workers, len(to_do)) <= 1:
-        for unit in left():
-            take(measure(unit, root))
+        with keeping():
+            for unit in left():
+                take(measure(unit, root))
     else:
         named = {_name(unit): unit for unit in to_do}
         there = partial(_elsewhere, root=root)

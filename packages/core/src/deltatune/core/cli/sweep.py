@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from deltatune.core.between_runs import keeping
 from deltatune.core.cli.output import output
 from deltatune.core.cli.parsing import parse
 from deltatune.core.cli.runner import diagnose, load
@@ -91,8 +92,9 @@ def sweep(
             show(f"[{number}/{len(left)}, {minutes:.1f} min, {rest:.1f} left] {item.run.name}: {_line(outcome)}", soft_wrap=True)
 
         if workers == 1:
-            for item in left:
-                done(item, carry_out(item))
+            with keeping():
+                for item in left:
+                    done(item, carry_out(item))
         else:
             run_jobs(partial(carry_out, quiet=True), left, workers, done)
         state.write()

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from deltatune.core.between_runs import keeping
 from deltatune.core.cli.output import output
 from deltatune.core.cli.runner import SavedConfig
 from deltatune.core.cli.sharing import sharing
@@ -105,8 +106,9 @@ def tune_all(
             output(error=True).print(f"[{len(errors)}/{len(jobs)}] {job.name}: {errors[job.name] or 'finished'}", soft_wrap=True)
 
         if workers == 1:
-            for job in jobs:
-                done(job, carry_out(job))
+            with keeping():
+                for job in jobs:
+                    done(job, carry_out(job))
         else:
             run_jobs(carry_out, jobs, workers, done)
         _summarise(jobs, out_dir)
