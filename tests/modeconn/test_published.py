@@ -165,7 +165,20 @@ def tuned(tmp_path_factory):
         out, (made_by, seed, task) = folder / name, ENDS[name]
         if not out.exists():
             base = ("world/m0", "--form", "head") if made_by in ROBERTA else ("world/t5",)
-            words = ["tune", "--config", CONFIGS / f"{made_by}.yaml", "--model", *base, "--task", task, "--init_seed", seed, "--data_seed", seed, *FEW]
+            words = [
+                "tune",
+                "--config",
+                CONFIGS / f"{made_by}.yaml",
+                "--model",
+                *base,
+                "--task",
+                task,
+                "--init_seed",
+                seed,
+                "--data_seed",
+                seed,
+                *FEW,
+            ]
             # The map takes one look for each epoch, of which two make two updates.
             words += ["--train.epochs", 2] if name == "map" else ["--train.steps", 2, "--train.snapshots", 1]
             assert main(list(map(str, [*words, "--out_dir", out]))) == 0

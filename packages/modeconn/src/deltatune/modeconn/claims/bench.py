@@ -8,10 +8,9 @@ from dataclasses import replace
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from deltatune.core.claims import CannotRunError, Context, Gate
+from deltatune.core.claims import CannotRunError, Context, Effects, Gate
 
 if TYPE_CHECKING:
     from deltatune.core.claims.context import SharedRun
@@ -19,20 +18,39 @@ if TYPE_CHECKING:
 
 BASE, TEXT = "world/m0", "world/t5"
 SNAPSHOTS = {"world/m0@400": 400, "world/m0@1200": 1200, BASE: 3000}
-TASK, OTHER_DOMAIN, OTHER_TASK = "world/inference-0", "world/inference-1", "world/sentiment-0"
-TRAIN, UPDATES, BATCH, POINTS = 1000, 300, 16, 11
-CURVE_UPDATES, MIX_UPDATES = 1000, 200
-SCORED: int | None = None  # dev and test examples at most
-RATES = {"Houlsby": 3e-3, "Full": 5e-4}
+# On aspect a barrier shows: it needs more than words. On sentiment no end is at 100%, so that something can be lost and gained.
+TASK, OTHER_DOMAIN, WORDS = "world/aspect-0", "world/aspect-1", "world/sentiment-0"
+CHANCE = 50.0  # both have two answers
+POINTS, CURVE_POINTS = 11, 26
+SEEN = 500  # training examples on a path
+CURVE_UPDATES, MIX_UPDATES = 500, 200
+# Lengths on world/m0 were chosen with seed 100 alone. The rates are those of docs/world.md, which were chosen by test scores with
+# seed 0; so are the lengths on world/t5. No seed from 1 to 10 was looked at.
+LENGTHS = {"aspect": (200, 32), "sentiment": (100, 16)}
+TEXT_LENGTH = (200, 32)
+SCORED = {"aspect": 200, "sentiment": 300}  # dev and test examples at a point
+RATES = {BASE: {"Houlsby": 1e-2, "Full": 5e-4}, TEXT: {"Houlsby": 1e-2, "Full": 1e-3}}
 Kind = Literal["Houlsby", "Full"]
 SETTINGS: dict[str, Any] = {
-    "task": TASK,
-    "train": TRAIN,
-    "updates": UPDATES,
-    "batch": BATCH,
+    "tasks": [TASK, WORDS],
+    "updates and batch": LENGTHS,
     "points": POINTS,
-    "rates": RATES,
-} | {"curve": CURVE_UPDATES, "mix": MIX_UPDATES}
+    "scored": SCORED,
+    "rates": RATES[BASE],
+    "curve": CURVE_UPDATES,
+    "mix": MIX_UPDATES,
+}
+TEXT_SETTINGS = {**SETTINGS, "base": TEXT, "updates and batch": TEXT_LENGTH, "rates": RATES[TEXT]}
+
+
+def kind_of(task: str) -> str:
+    """Of a task of the world, such as aspect."""
+    return task.removeprefix("world/").rpartition("-")[0]
+
+
+def length(task: str = TASK, base: str = BASE) -> tuple[int, int]:
+    """Updates, and examples in each."""
+    return TEXT_LENGTH if base.startswith(TEXT) else LENGTHS[kind_of(task)]
 
 
 def need_models(*bases: str) -> None:
@@ -58,12 +76,13 @@ def config(kind: Kind, init_seed: int, data_seed: int, base: str = BASE, task: s
     """One run, asked by prompt or as text: no head, so that tasks differ in nothing but what is asked.
 
     Args:
-        kind: adapters of width 8, or fine-tuning.
+        kind: adapters of width 8, or fine-tuning, which then has no new parameters and so no initial values to differ in.
         init_seed: of the adapters' initial values.
         data_seed: of the order of examples and of dropout.
         base: the pre-trained model.
         task: what is tuned.
-        changes: `lr` and `batch` as factors, `half`, `steps`, `snapshots`, `std` of the initial values.
+        changes: `lr` and `batch` as factors, `half`, `steps`, `snapshots`, `std` of the initial values,
+            `train`: the first N examples.
     """
     from deltatune.core.backbone import BackboneConfig
     from deltatune.core.delta import Full, Houlsby
@@ -71,22 +90,25 @@ def config(kind: Kind, init_seed: int, data_seed: int, base: str = BASE, task: s
     from deltatune.core.train_config import TrainConfig
     from deltatune.core.tune_config import TaskChoice, TuneConfig
 
+    text = base.startswith(TEXT)
     delta = Houlsby(width=8, bias=False, init_std=changes.get("std", 0.02)) if kind == "Houlsby" else Full()
-    optimizer = OptimizerConfig(lr=RATES[kind] * changes.get("lr", 1.0), schedule="constant")
+    rate = RATES[TEXT if text else BASE][kind] * changes.get("lr", 1.0)
+    updates, batch = length(task, base)
+    steps = changes.get("steps", updates)
     train = TrainConfig(
-        optimizer,
-        steps=changes.get("steps", UPDATES),
-        batch_size=int(BATCH * changes.get("batch", 1)),
+        OptimizerConfig(lr=rate, schedule="linear"),
+        steps=steps,
+        batch_size=int(batch * changes.get("batch", 1)),
         select="last",
-        eval_every=changes.get("steps", UPDATES),
-        snapshots=changes.get("snapshots"),
+        eval_every=steps,
+        snapshots=changes.get("snapshots", (steps // 4, steps // 2, steps)),
         data_seed=data_seed,
         dropout_seed=data_seed,
     )
-    choice = TaskChoice(task, max_train=TRAIN, max_dev=SCORED, max_test=SCORED, half=changes.get("half"))
-    return TuneConfig(
-        BackboneConfig(base, form="text" if base.startswith(TEXT) else "prompt"), choice, (delta,), train, init_seed=init_seed
-    )
+    scored = SCORED[kind_of(task)]
+    choice = TaskChoice(task, max_dev=scored, max_test=scored, half=changes.get("half"), max_train=changes.get("train"))
+    init = init_seed if kind == "Houlsby" else 0
+    return TuneConfig(BackboneConfig(base, form="text" if text else "prompt"), choice, (delta,), train, init_seed=init)
 
 
 def end(context: Context, *args: Any, **changes: Any) -> SharedRun:
@@ -126,7 +148,7 @@ def _line(paths: tuple[Path, Path], tasks: Sequence[str], align: bool, split: An
     for choice, own in tasks_of(runs, tasks, None):
         stage = scene(runs, choice, own, Where((None, None), "cpu", is_whole(runs, "auto")))
         with tempfile.TemporaryDirectory() as state:
-            rows = measure(stage, places(points), Limits(split, max_train=TRAIN), Path(state))
+            rows = measure(stage, places(points), Limits(split, max_train=SEEN), Path(state))
         by_split: Line = {"x": places(points), "distance": gram(stage.ends)[-1][-1] ** 0.5}
         for name in splits_of(rows):
             own_rows = of_split(rows, name)
@@ -153,26 +175,52 @@ def drop(found: Mapping[str, Any], split: str = "dev") -> float:
 
 
 def seeds_line(context: Context, kind: Kind, seed: int, what: Literal["init", "order", "both"], **more: Any) -> Line:
-    """The line between two runs that differ in their initial values, in their order of data, or in both."""
-    align = more.pop("align", False)
+    """The line between two runs that differ in their initial values, in their order of data, or in both.
+
+    Args:
+        context: of the claims.
+        kind: of the ends.
+        seed: of the first; 1000 more where the other differs.
+        what: differs.
+        more: `align`, and `split` and `points` of the line; the rest as `config` takes it.
+    """
+    how = {name: more.pop(name) for name in ("align", "split", "points") if name in more}
     other = {"init": (seed + 1000, seed), "order": (seed, seed + 1000), "both": (seed + 1000, seed + 1000)}[what]
     left, right = end(context, kind, seed, seed, **more), end(context, kind, *other, **more)
-    return line(context, left.path, right.path, align=align)[TASK]
+    task = more.get("task", TASK)
+    return line(context, left.path, right.path, (task,), **how)[task]
 
 
 def ends_of(*lines: Line, split: str = "dev") -> dict[str, float]:
-    """The gates: how far the ends of all lines are above chance (a third), and apart from each other, in points."""
+    """What decides whether the pairs are good: the worst end above chance, and the widest gap between two ends, in points."""
     scores = [(100 * found[split]["value"][0], 100 * found[split]["value"][-1]) for found in lines]
-    return {
-        "above_chance": fmean(min(pair) for pair in scores) - 100 / 3,
-        "apart": fmean(abs(a - b) for a, b in scores),
-    }
+    return {"above_chance": min(map(min, scores)) - CHANCE, "apart": max(abs(a - b) for a, b in scores)}
 
 
-GOOD = (
-    Gate("above_chance", "the worse end of each pair scores at least 10 points above chance", at_least=10.0),
-    Gate("apart", "the two ends of a pair are on average within 2 points of each other", at_most=2.0),
-)
+ABOVE = Gate("above_chance", "every end scores at least 20 points above chance on dev", at_least=20.0)
+GOOD = (ABOVE, Gate("apart", "the two ends of each pair are within 2 points of each other on dev", at_most=2.0))
+VOID = Gate("void", "at most one of three draws of pairs is void, because an end is not good", at_most=0.5)
+DRAWS = 3
+
+Experiment = Callable[[Context, int], Effects]
+
+
+def redrawn(experiment: Experiment, gates: Sequence[Gate], context: Context, seed: int) -> Effects:
+    """The experiment with the first draw of pairs that is good; those before are void: counted in the gate `void`, and shown.
+
+    Args:
+        experiment: gives the gates but `void`.
+        gates: what every draw must pass.
+        context: of the claims.
+        seed: of the first draw; 10,000 more for each after it.
+    """
+    void: list[dict[str, Any]] = []
+    for draw in range(DRAWS):
+        found = experiment(context, seed + 10_000 * draw)
+        if all(gate.at_least <= found.gates[gate.name] <= gate.at_most for gate in gates):
+            break
+        void.append({"pair": "void", "draw": draw, **found.gates})
+    return replace(found, gates={**found.gates, VOID.name: float(len(void))}, records=[*found.records, *void])
 
 
 def spearman(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -209,10 +257,12 @@ def tune_between(context: Context, left: Path, right: Path, what: str, train: Ma
     ids = [{"digest": identity(run)["digest"]} for run in runs]
     first, ends = runs[0], [run.saved.weights for run in runs]
     deltas = first.saved.configs
-    one = config("Full" if type(deltas[0]).__name__ == "Full" else "Houlsby", 0, int(train["data_seed"]))
+    one = config("Full" if type(deltas[0]).__name__ == "Full" else "Houlsby", 0, int(train["data_seed"]), snapshots=None)
     optimizer = replace(one.train.optimizer, lr=train["lr"], max_grad_norm=None)
     one = replace(
-        one, deltas=deltas, train=replace(one.train, optimizer=optimizer, steps=train["steps"], **train.get("more", {}))
+        one,
+        deltas=deltas,
+        train=replace(one.train, optimizer=optimizer, batch_size=16, steps=train["steps"], eval_every=train["steps"]),
     )
 
     def make(target: Path) -> None:
