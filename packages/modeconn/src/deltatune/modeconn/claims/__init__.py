@@ -49,7 +49,7 @@ _ENCODER = (
         gates=GOOD,
         unit="nats",
         tier="headline",
-        cost=30.0,
+        cost=15.0,
         figures=_LINES,
     ),
     _claim(
@@ -79,7 +79,7 @@ _ENCODER = (
         bound=30.0,
         unit="percent",
         tier="headline",
-        cost=40.0,
+        cost=6.0,
         figures=_LINES,
     ),
     _claim(
@@ -93,7 +93,7 @@ _ENCODER = (
         side="less",
         unit="correlation",
         tier="headline",
-        cost=60.0,
+        cost=8.0,
         figures=_LINES,
     ),
     _claim(
@@ -164,7 +164,7 @@ _ENCODER = (
         bound=50.0,
         unit="percent",
         tier="headline",
-        cost=15.0,
+        cost=4.0,
     ),
     _claim(
         id="C11",
@@ -185,7 +185,7 @@ _ENCODER = (
         controls=(Control("loss", "its test loss is not above that of the better end", "less"),),
         gates=GOOD,
         tier="headline",
-        cost=30.0,
+        cost=7.0,
     ),
     _claim(
         id="C13",
@@ -214,7 +214,7 @@ _ENCODER = (
         bound=0.8,
         unit="correlation",
         tier="headline",
-        cost=30.0,
+        cost=2.0,
     ),
 )
 
