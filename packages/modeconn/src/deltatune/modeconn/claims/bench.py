@@ -24,8 +24,8 @@ CHANCE = 50.0  # both have two answers
 POINTS, CURVE_POINTS = 11, 26
 SEEN = 500  # training examples on a path
 CURVE_UPDATES, MIX_UPDATES = 300, 200
-# Lengths on world/m0, of curves too, were chosen with seed 100 alone. The rates are those of docs/world.md, which were chosen by test
-# scores with seed 0; so are the lengths on world/t5. No seed from 1 to 10 was looked at.
+# Lengths on world/m0, of curves too, were chosen with seed 100 alone. The rates are those of docs/world.md, chosen by test scores
+# with seed 0; so are the lengths on world/t5. No seed from 1 to 10 was looked at.
 LENGTHS = {"aspect": (200, 32), "sentiment": (100, 16)}
 TEXT_LENGTH = (200, 32)
 SCORED = {"aspect": 200, "sentiment": 300}  # dev and test examples at a point
