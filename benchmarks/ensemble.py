@@ -25,8 +25,9 @@ from typing import Any
 
 from ensemble_steps import PROGRAM, left_of, run_stage
 from jsonargparse import auto_cli
-from steps import encoder, publish
+from steps import encoder, overlap, publish
 
+from deltatune.core.data import load_task
 from deltatune.core.files import read_json, write_text
 from deltatune.core.pool import cores
 from deltatune.ensemble import effective_number
@@ -159,6 +160,15 @@ class Plan:
         heaviest = max(weights, key=lambda source: weights[source])
         return found | {"temperature": warm, "sources": effective_number(weights), "heaviest": heaviest}
 
+    def shared(self) -> Iterator[dict[str, Any]]:
+        """Which targets have test texts that are training texts of a source, and how many of them."""
+        tasks = {name: load_task(self.task(name), self.data_dir, max_test=self.max_test) for name in self.tasks}
+        for target in self.targets:
+            for source in self.tasks:
+                share = overlap(tasks[source].train, tasks[target].test)
+                if source != target and share > 0:
+                    yield {"kind": "shared", "target": target, "source": source, "share": share}
+
     def suggested(self) -> dict[str, Any]:
         """What `suggest` said of the first case."""
         case = next(self.cases())
@@ -217,7 +227,7 @@ def main(
     plan.write_tasks()
     for name, commands in stages.items():
         run_stage(name, commands, cores())
-    found = [plan.record(case, arm) for case in plan.cases() for arm in ARMS] + [plan.suggested()]
+    found = [plan.record(case, arm) for case in plan.cases() for arm in ARMS] + [*plan.shared(), plan.suggested()]
     publish(found, rows(found), records, table)
 
 
@@ -231,12 +241,15 @@ def rows(found: list[dict[str, Any]]) -> str:
     targets = list(dict.fromkeys(line["target"] for line in arms))
     samples = sorted({line["sample"] for line in arms})
     points = {(line["target"], line["sample"], line["arm"]): 100 * line["value"] for line in arms}
-    for target in [*targets, None]:
-        group = targets if target is None else [target]
+    clean = [name for name in targets if name not in {line["target"] for line in found if line["kind"] == "shared"}]
+    groups = {name: [name] for name in targets} | {f"mean of {len(targets)}": targets}
+    if 0 < len(clean) < len(targets):
+        groups[f"mean of the {len(clean)} that share no text with a source"] = clean
+    for title, group in groups.items():
         for arm in ARMS:
             values = [statistics.mean(points[name, sample, arm] for name in group) for sample in samples]
             apart = [[points[name, sample, arm] - points[name, sample, "random"] for name in group] for sample in samples]
-            cells = [target or f"mean of {len(targets)}", arm, f"{statistics.mean(values):.1f}", f"{spread(values):.1f}"]
+            cells = [title, arm, f"{statistics.mean(values):.1f}", f"{spread(values):.1f}"]
             if arm != "random":
                 gains = [statistics.mean(row) for row in apart]
                 every = [value for row in apart for value in row]
@@ -244,6 +257,11 @@ def rows(found: list[dict[str, Any]]) -> str:
                 cells += [f"{statistics.mean(gains):+.1f} ({spread(gains):.1f})", f"{sum(v > 0 for v in every)} of {len(every)}"]
                 cells.append(f"{statistics.mean(counts):.1f}")
             lines.append(f"| {' | '.join([*cells, '', '', ''][:7])} |")
+    shared = [line for line in found if line["kind"] == "shared"]
+    lines += [""] if shared else []
+    lines += [
+        f"{100 * s['share']:.1f}% of the test texts of {s['target']} are also training texts of {s['source']}." for s in shared
+    ]
     for line in found:
         if line["kind"] == "suggest":
             lines += [

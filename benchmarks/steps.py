@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import statistics
 import sys
 import time
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from deltatune.core.data import Example
 from deltatune.core.files import write_text
 
 
@@ -51,6 +53,16 @@ def run_steps(program: str, main: Callable[[list[str]], int], todo: Sequence[lis
             code = main([str(word) for word in words])
         if code != 0:
             sys.exit(f"{said.getvalue()}\nstopped: that command ended with {code}")
+
+
+def overlap(known: Sequence[Example], tested: Sequence[Example]) -> float:
+    """The share of `tested` whose first text is also one of `known`; letters and digits are compared."""
+
+    def letters(example: Example) -> str:
+        return re.sub(r"[\W_]", "", example.texts[0].lower().removeprefix("sentence: "))
+
+    there = {letters(example) for example in known}
+    return statistics.mean(letters(example) in there for example in tested)
 
 
 def points(values: Sequence[float]) -> str:

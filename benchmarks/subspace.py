@@ -18,7 +18,6 @@ coordinates the better on dev, and of a run the weights that are best on dev.
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import encoder, publish, run_steps
+from steps import encoder, overlap, publish, run_steps
 
 from deltatune.core import checkpoint
 from deltatune.core.data import load_task
@@ -199,25 +198,21 @@ def results(plan: Plan, seed: int, setting: str) -> Iterator[dict[str, Any]]:
     sizes = {name: tensor.numel() for name, tensor in init.weights.items()}
     about = {"values": sum(sizes.values()), "head_values": sum(sizes[name] for name in init.head), "base": init.base["digest"]}
     kept = ("kind", "source", "target", "metric", "value", "n", "original", "chance", "relative", "corrected")
-    overlap = {task: shared(plan, setting, task) for task in plan.unseen}
+    shares = {task: shared(plan, setting, task) for task in plan.unseen}
     for record in read_records(plan.folder(seed, setting, "unseen")):
         if record["split"] == "test":
             task = Path(record["task"]).stem
             numbers = {name: record[name] for name in kept}
-            yield {"setting": setting, "k": record["k"], "seed": seed, "task": task, **numbers, "shared": overlap[task], **about}
+            yield {"setting": setting, "k": record["k"], "seed": seed, "task": task, **numbers, "shared": shares[task], **about}
 
 
 def shared(plan: Plan, setting: str, unseen: str) -> float:
-    """The share of an unseen task's test texts that are also training texts of a source: letters and digits are compared."""
-
-    def letters(example: Any) -> str:
-        return re.sub(r"[\W_]", "", example.texts[0].lower().removeprefix("sentence: "))
+    """The share of an unseen task's test texts that are also training texts of a source."""
 
     def load(task: str) -> Any:
         return load_task(plan.out_dir / "tasks" / f"{task}.yaml", plan.data_dir, max_test=plan.max_test)
 
-    known = {letters(example) for task in SETTINGS[setting] for example in load(task).train}
-    return statistics.mean(letters(example) in known for example in load(unseen).test)
+    return overlap([example for task in SETTINGS[setting] for example in load(task).train], load(unseen).test)
 
 
 def rows(found: list[dict[str, Any]]) -> str:

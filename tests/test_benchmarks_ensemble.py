@@ -65,6 +65,7 @@ def test_the_real_table_compares_with_the_random_start(script):
     ]  # fmt: skip
     row = {"weighing": "loss", "held_out_loss": 0.61, "gain": 0.05, "low": -0.01, "high": 0.11}
     even = {**row, "weighing": "uniform", "held_out_loss": 0.66}
+    found.append({"kind": "shared", "target": "t", "source": "s", "share": 0.25})
     found.append({"kind": "suggest", "target": "t", "sample": 1, "seconds": 12.3, "evidence": [row, even]})
     lines = module.rows(found).splitlines()
     assert lines[2] == "| t | random | 55.0 | 7.1 |  |  |  |"
@@ -72,6 +73,7 @@ def test_the_real_table_compares_with_the_random_start(script):
     assert lines[3] == "| t | uniform | 61.0 | 1.4 | +6.0 (5.7) | 2 of 2 | 2.5 |"
     assert lines[6] == "| t | grand | 50.0 | 14.1 | -5.0 (7.1) | 0 of 2 | 2.5 |"
     assert lines[9] == "| mean of 1 | uniform | 61.0 | 1.4 | +6.0 (5.7) | 2 of 2 | 2.5 |"
+    assert "25.0% of the test texts of t are also training texts of s." in lines
     assert lines[-2:] == ["| loss | 0.610 | +0.050 | -0.010 to +0.110 |", "| uniform | 0.660 |  |  |"]
 
 
