@@ -34,7 +34,7 @@ FEW = tuple(f"{family}-0" for family in FAMILIES)
 # Those of the targets where sixteen examples of each class leave room below 2,000 examples (docs/world.md).
 ROOMY = tuple(f"{family}-2" for family in ("aspect", "relation", "inference", "paraphrase"))
 SHOTS, TEST, UPDATES, BATCH, EVERY = 16, 200, 40, 8, 20
-# Where many sources are tuned on each target (C7, C14): shorter, and the last weights, so that nothing is scored on dev.
+# Where there are many runs of each target, or many targets (C3, C7, C10, C14): shorter, and the last weights.
 BRIEF = 20
 # The best of three for initial values, by the mean dev score of the targets with seed 101.
 RATES: dict[Kind, float] = {"Houlsby": 1e-2, "LoRA": 3e-2, "Prefix": 0.3}

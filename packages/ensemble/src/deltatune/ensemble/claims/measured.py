@@ -167,7 +167,7 @@ def modules_differ(context: Context, seed: int) -> Effects:
     from deltatune.ensemble.modules import places
 
     names = list(places(bench.stage("Houlsby").tuned.backbone, "sublayer"))
-    cases = [Case(target, seed) for target in bench.TARGETS]
+    cases = [Case(target, seed, brief=True) for target in bench.TARGETS]
     runs = {name: [outcome(context, case, Start("grand", module=name))[0] for case in cases] for name in names}
     table = {name: [run["test"] for run in found] for name, found in runs.items()}
     halves = [[fmean(row[start::2]) for row in table.values()] for start in (0, 1)]

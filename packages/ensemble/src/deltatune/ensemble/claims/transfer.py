@@ -92,7 +92,10 @@ def three_kinds(context: Context, seed: int) -> Effects:
 
 def many_tasks(context: Context, seed: int) -> Effects:
     """C3: on how many of all targets the weighted start is better than the initial values, a tie counting half."""
-    arms = {name: scored(context, seed, Start(name), bench.SOURCES) for name in ("random", "average", "loss")}
+    cases = [Case(target, seed, brief=True) for target in bench.SOURCES]
+    arms = {
+        name: {case.target: test_score(context, case, Start(name)) for case in cases} for name in ("random", "average", "loss")
+    }
     share = {name: _wins(arms["loss"], arms[name]) for name in ("random", "average")}
     controls = {"average": share["average"], "size": {t: 50 + gain for t, gain in minus(arms["loss"], arms["random"]).items()}}
     return Effects(share["random"], controls, _gates(arms["random"]), _rows(arms))
