@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -20,16 +21,61 @@ _DECAY = 1e-2
 _ITERATIONS = 60
 
 
-def probe(tuned: Tuned, form: Format, features: Sequence[Feature], start: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Values of the task head, fitted by L-BFGS to the training examples, with the delta that is in `tuned`.
+@dataclass(frozen=True)
+class States:
+    """What enters the head of N examples: `values` (N, ...) float32, and their `labels` (N,)."""
 
-    The objective is that of the task plus 0.01 |W|^2 / 2 over the head's matrices; all sources begin with `start`, so that they
-    differ by their deltas alone. The states before the head are computed once.
+    values: Tensor
+    labels: Tensor
+
+    def at(self, places: Sequence[int]) -> States:
+        """Those of some examples."""
+        return States(self.values[list(places)], self.labels[list(places)])
+
+
+def probe(tuned: Tuned, form: Format, features: Sequence[Feature], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values of the task head, fitted to the training examples with the delta that is in `tuned`: `fit` of their `states`.
+
+    Raises:
+        DeltatuneError: as `fit`.
+    """
+    return fit(tuned, form, states(tuned, form, features, start), start)
+
+
+def crossed(
+    tuned: Tuned, form: Format, features: Sequence[Feature], start: Mapping[str, Tensor], parts: Sequence[Sequence[int]]
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """The logits (N, C) of each example by a head that was fitted to the other parts, and the head of each part.
 
     Args:
         tuned: holds the source; its head is ignored.
         form: of the target.
-        features: its training examples.
+        features: of N labelled examples.
+        start: values of all head tensors.
+        parts: places of the examples; each in one part.
+
+    Raises:
+        DeltatuneError: as `fit`.
+    """
+    every, heads, rows = states(tuned, form, features, start), [], dict[int, Tensor]()
+    for part in parts:
+        inside = set(part)
+        heads.append(fit(tuned, form, every.at([place for place in range(len(features)) if place not in inside]), start))
+        with torch.no_grad():
+            rows.update(zip(part, _logits(tuned, heads[-1], every.at(part).values), strict=True))
+    return torch.stack([rows[place] for place in range(len(features))]), heads
+
+
+def fit(tuned: Tuned, form: Format, given: States, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values of the task head, fitted by L-BFGS to states.
+
+    The objective is that of the task plus 0.01 |W|^2 / 2 over the head's matrices; all sources begin with `start`, so that they
+    differ by their deltas alone.
+
+    Args:
+        tuned: whose head it is.
+        form: of the target.
+        given: of the examples.
         start: values of all head tensors.
 
     Returns:
@@ -39,23 +85,20 @@ def probe(tuned: Tuned, form: Format, features: Sequence[Feature], start: dict[s
         DeltatuneError: the head is not one module with a row of scores for each example.
     """
     path = tuned.backbone.sites.head[0]
-    module = tuned.model.get_submodule(path)
-    inside = {name: name.removeprefix(f"{path}.") for name in start if name.startswith(f"{path}.")}
-    states, batches = _states(tuned, form, features, module, start)
-    values = {name: start[name].to(tuned.backbone.device).clone().requires_grad_() for name in inside}
+    values = {
+        name: start[name].to(tuned.backbone.device).clone().requires_grad_() for name in start if name.startswith(f"{path}.")
+    }
     optimizer = torch.optim.LBFGS(list(values.values()), max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        parameters = {inside[name]: value for name, value in values.items()}
-        logits = [functional_call(module, parameters, (state,)) for state in states]
-        if any(rows.dim() != 2 for rows in logits):
+        logits = _logits(tuned, values, given.values)
+        if logits.dim() != 2:
             raise DeltatuneError(
                 f"the head {path} of {tuned.backbone.name} cannot be fitted alone; take sources with the target's labels"
             )
-        losses = [form.loss(rows.float(), batch) * len(rows) for rows, batch in zip(logits, batches, strict=True)]
         decay = torch.stack([value.square().sum() for value in values.values() if value.dim() > 1]).sum()
-        loss = torch.stack(losses).sum() / len(features) + _DECAY / 2 * decay
+        loss = form.loss(logits.float(), {"labels": given.labels}) + _DECAY / 2 * decay
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -64,23 +107,36 @@ def probe(tuned: Tuned, form: Format, features: Sequence[Feature], start: dict[s
     return {**start, **{name: value.detach().cpu() for name, value in values.items()}}
 
 
-def _states(
-    tuned: Tuned, form: Format, features: Sequence[Feature], module: nn.Module, start: dict[str, Tensor]
-) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """What enters the head for each batch (the first position alone where it is handed all of them), and the batches."""
-    states: list[Tensor] = []
-    batches = []
+def _logits(tuned: Tuned, head: Mapping[str, Tensor], values: Tensor) -> Tensor:
+    path = tuned.backbone.sites.head[0]
+    own = {name.removeprefix(f"{path}."): value.to(values.device) for name, value in head.items() if name.startswith(f"{path}.")}
+    logits: Tensor = functional_call(tuned.model.get_submodule(path), own, (values,))
+    return logits
+
+
+def states(tuned: Tuned, form: Format, features: Sequence[Feature], start: Mapping[str, Tensor]) -> States:
+    """What enters the head (the first position alone where it is handed all of them), with the delta that is in `tuned`.
+
+    Args:
+        tuned: holds the source; its head is ignored.
+        form: of the target.
+        features: of labelled examples.
+        start: values of all head tensors.
+    """
+    values: list[Tensor] = []
+    labels = []
     tuned.load({**tuned.weights(), **start})
-    handle = module.register_forward_pre_hook(partial(_keep, states))
+    handle = tuned.model.get_submodule(tuned.backbone.sites.head[0]).register_forward_pre_hook(partial(_keep, values))
     try:
         with torch.no_grad():
             for first in range(0, len(features), _AT_ONCE):
                 batch = form.collate(features[first : first + _AT_ONCE])
-                batches.append({name: tensor.to(tuned.backbone.device) for name, tensor in batch.items()})
-                tuned(batches[-1])
+                batch = {name: tensor.to(tuned.backbone.device) for name, tensor in batch.items()}
+                labels.append(batch["labels"])
+                tuned(batch)
     finally:
         handle.remove()
-    return states, batches
+    return States(torch.cat(values), torch.cat(labels))
 
 
 def _keep(states: list[Tensor], module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -25,13 +25,19 @@ def mixture(prepared: Prepared, weights: Mapping[str, float]) -> dict[str, Tenso
 
     The head is fitted to the mixture, or is the weighted sum of the sources' own where these know the target's labels.
     """
-    used = {name: weight for name, weight in weights.items() if weight}
-    parts = [prepared.sources[name] for name in used]
-    delta = combine([part.delta for part in parts], list(used.values()))
+    delta = mixed(prepared, weights)
     if prepared.head != "source":
         return prepared.target.with_head(delta)
+    used = {name: weight for name, weight in weights.items() if weight}
+    parts = [prepared.sources[name] for name in used]
     head = combine([{key: part.saved.weights[key] for key in part.saved.head} for part in parts], list(used.values()))
     return prepared.target.with_head(delta, head)
+
+
+def mixed(prepared: Prepared, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The weighted sum of the sources' deltas alone."""
+    used = {name: weight for name, weight in weights.items() if weight}
+    return combine([prepared.sources[name].delta for name in used], list(used.values()))
 
 
 def losses(target: Target, weights: Mapping[str, Tensor], examples: Sequence[Example]) -> list[float]:
@@ -48,14 +54,31 @@ def losses(target: Target, weights: Mapping[str, Tensor], examples: Sequence[Exa
 
 
 def choose(
-    prepared: Prepared, scores: Mapping[str, float], sign: int, how: Softening, temperatures: Sequence[float]
+    prepared: Prepared,
+    scores: Mapping[str, float],
+    sign: int,
+    how: Softening,
+    temperatures: Sequence[float],
+    loss: Callable[[Mapping[str, float]], float] | None = None,
 ) -> tuple[float, dict[float, float]]:
-    """The temperature whose mixture has the lowest loss on dev, and the mean loss of each; the first of equal ones."""
-    target, found = prepared.target, {}
-    for temperature in temperatures:
-        weights = soften(scores, sign, replace(how, temperature=temperature))
-        each = losses(target, mixture(prepared, weights), target.task.dev)
-        found[temperature] = sum(each) / len(each)
+    """The temperature whose mixture has the lowest loss, and the mean loss of each; the first of equal ones.
+
+    Args:
+        prepared: the target with its sources.
+        scores: of the sources.
+        sign: of the measure.
+        how: scores become weights.
+        temperatures: to choose from.
+        loss: of the mixture with these weights; by default the mean on dev.
+    """
+
+    def on_dev(weights: Mapping[str, float]) -> float:
+        each = losses(prepared.target, mixture(prepared, weights), prepared.target.task.dev)
+        return sum(each) / len(each)
+
+    found = {
+        temperature: (loss or on_dev)(soften(scores, sign, replace(how, temperature=temperature))) for temperature in temperatures
+    }
     return min(found, key=lambda temperature: found[temperature]), found
 
 

@@ -16,7 +16,7 @@ from deltatune.core.delta import Tuned
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.formats import Feature, Format, PromptFormat
 from deltatune.ensemble.gradients import batch_norms, example_losses, example_norms
-from deltatune.ensemble.heads import probe
+from deltatune.ensemble.heads import crossed, probe
 from deltatune.ensemble.modules import WHOLE, By, block_states, grouping, state_cosines
 from deltatune.ensemble.token_scores import TokenScores
 from deltatune.ensemble.weight_scores import weight_cosine
@@ -124,6 +124,12 @@ class Target:
             return {**delta, **(head or start)}
         self.put({**delta, **start})
         return {**delta, **probe(self.tuned, self.form, self.training, start)}
+
+    def crossed(self, delta: Mapping[str, Tensor], parts: Sequence[Sequence[int]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """The logits (N, C) of the training examples, each by a head fitted to the other parts, and the head of each part."""
+        start = dict(self.start or {})
+        self.put({**delta, **start})
+        return crossed(self.tuned, self.form, self.training, start, parts)
 
     def logits(self, batch: Batch) -> Tensor:
         """The scores of the answers: of the label words alone where the form is a prompt."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from scipy import stats
 
-from deltatune.core.data import Example
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.evidence import deal
 from deltatune.ensemble.bench import Prepared
+from deltatune.ensemble.crossing import Crossing, with_examples
 from deltatune.ensemble.measures import MEASURES
 from deltatune.ensemble.mixture import choose, learn, losses, mixture
 from deltatune.ensemble.modules import WHOLE
@@ -117,40 +117,43 @@ def suggest(
     for part in parts:
         inside = set(part)
         rest = [examples[i] for i in range(len(examples)) if i not in inside]
-        fold = _with(prepared, rest, [examples[i] for i in part])
+        fold = with_examples(prepared, rest, [examples[i] for i in part])
         for name, found in weigh(fold, measures, top_k, learned).items():
             values = losses(fold.target, mixture(fold, found.weights), fold.target.task.dev)
             held.setdefault(name, {}).update(zip(part, values, strict=True))
     evidence = [compare(name, _in_order(found), _in_order(held[UNIFORM])) for name, found in held.items()]
     evidence.sort(key=lambda item: item.loss)
-    final = weigh(_with(prepared, list(examples), list(examples)), measures, top_k, learned)
+    final = weigh(with_examples(prepared, list(examples), list(examples)), measures, top_k, learned)
     return Suggestion(evidence[0].name, final, evidence)
 
 
 def weigh(prepared: Prepared, measures: Sequence[str], top_k: int | None, learned: bool) -> dict[str, Weighted]:
     """The weights of every way of weighing, from the training examples of `prepared` alone.
 
-    Where a head is fitted for each source, it is fitted to one half and the scores are those of the other half.
+    Where a head is fitted for each source, each example is scored by a head that was fitted to others.
     """
     names = list(others(dict(prepared.sources), prepared.name))
+    wanted = list(dict.fromkeys(["loss", *(MEASURES[name].scores for name in measures)]))
+    crossing = Crossing.of(prepared) if prepared.head == "probe" else None
     train = prepared.target.task.train
-    halves = (train[::2], train[1::2]) if prepared.head == "probe" else (train, train)
-    inner = _with(prepared, halves[0], halves[1])
-    weights = {name: inner.complete(name) for name in names}
-    wanted = dict.fromkeys(["loss", *(MEASURES[name].scores for name in measures)])
-    scores = score_sources(inner.target, weights, list(wanted))
+    inner = with_examples(prepared, train, train)
+    scores = crossing.scores(names, wanted) if crossing is not None else _scores(inner, names, wanted)
     found = {UNIFORM: Weighted(uniform(names))}
-    by_loss = {name: scores["loss"][name][WHOLE] for name in names}
-    found[SINGLE] = Weighted(soften(by_loss, -1, Softening(0.0, top_k=1)), 0.0)
+    found[SINGLE] = Weighted(soften(scores["loss"], -1, Softening(0.0, top_k=1)), 0.0)
     how = Softening(top_k=top_k, standardise=True)
     for measure in measures:
         item = MEASURES[measure]
-        row = {name: scores[item.scores][name][WHOLE] for name in names}
-        best, _ = choose(inner, row, item.sign, how, TEMPERATURES)
+        row = scores[item.scores]
+        best, _ = choose(inner, row, item.sign, how, TEMPERATURES, crossing.loss if crossing is not None else None)
         found[measure] = Weighted(soften(row, item.sign, replace(how, temperature=best)), best)
     if learned:
         found[LEARNED] = Weighted(learn(prepared, names, train))
     return found
+
+
+def _scores(prepared: Prepared, names: Sequence[str], wanted: Sequence[str]) -> dict[str, dict[str, float]]:
+    found = score_sources(prepared.target, {name: prepared.complete(name) for name in names}, wanted)
+    return {measure: {name: row[WHOLE] for name, row in rows.items()} for measure, rows in found.items()}
 
 
 def compare(name: str, held_out: Sequence[float], even: Sequence[float]) -> Evidence:
@@ -160,13 +163,6 @@ def compare(name: str, held_out: Sequence[float], even: Sequence[float]) -> Evid
     if len(gains) > 1:
         half = float(stats.t.ppf(0.975, len(gains) - 1)) * float(gains.std()) / math.sqrt(len(gains))
     return Evidence(name, tuple(held_out), mean, mean - half, mean + half)
-
-
-def _with(prepared: Prepared, train: Sequence[Example], dev: Sequence[Example]) -> Prepared:
-    """The same target with other examples: heads are fitted to `train`, scores are those of `dev`."""
-    task = replace(prepared.target.task, train=tuple(train), dev=tuple(dev))
-    budget = replace(prepared.target.budget, split="dev")
-    return replace(prepared, target=replace(prepared.target, task=task, budget=budget))
 
 
 def _in_order(values: Mapping[int, float]) -> list[float]:
