@@ -17,13 +17,13 @@ stance, emotion, citation, question type, sentence pairs.
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ensemble_steps import PROGRAM, left_of, run_stage
+from ensemble_tables import ARMS, rows
 from jsonargparse import auto_cli
 from steps import encoder, overlap, publish
 
@@ -33,17 +33,10 @@ from deltatune.core.pool import cores
 from deltatune.ensemble import effective_number
 
 TARGETS = ("rotten_tomatoes", "tweet_eval-stance_feminist", "tweet_eval-emotion", "scicite", "trec", "glue-mrpc")
-ARMS = {
-    "random": "from initial values",
-    "uniform": "from the average of the sources",
-    "single": "from the source with the lowest loss",
-    "loss": "from the mixture weighted by Loss",
-    "grand": "from the mixture weighted by GraNd",
-    "learned": "from the mixture whose weights were learned by gradient",
-}
 MEASURES = tuple(ARMS)[1:]
+SUGGESTED = "suggested"
 TEMPERATURES = "[0.001, 0.01, 0.1, 1, 10, 100]"
-SECONDS = {"tune-all": 75.0, "weights": 110.0, "start": 0.5, "tune": 22.0, "suggest": 500.0}  # of one thread; a source, a target
+SECONDS = {"tune-all": 75.0, "weights": 110.0, "start": 0.5, "tune": 22.0, "suggest": 100.0}  # of one thread; a source, a target
 
 
 @dataclass(frozen=True)
@@ -93,6 +86,10 @@ class Plan:
             for sample in range(1, self.samples + 1):
                 yield target, sample
 
+    def asked(self) -> list[tuple[str, int]]:
+        """The cases in which `suggest` is asked: the first sample of each target."""
+        return [case for case in self.cases() if case[1] == 1]
+
     def folder(self, case: tuple[str, int], what: str) -> Path:
         """Where a step of a case is kept."""
         return self.out_dir / f"{case[0]}-{case[1]}" / what
@@ -108,9 +105,12 @@ class Plan:
         stages["starts"] = [self.mixing(case, name) for case in self.cases() for name in MEASURES]
         few = ["--train.steps", self.few, "--train.eval_every", max(1, self.few // 4), "--max_test", self.max_test]
         stages["targets"] = [self.tuning(case, arm, [*cast, *few]) for case in self.cases() for arm in ARMS]
-        first = next(self.cases())
-        looked = ["suggest", "--sources", self.sources, *self.sample(first), "--max_length", 128]
-        stages["suggest"] = [[*looked, "--out_dir", self.folder(first, "suggestion")]]
+        looked = ["--max_length", 128, "--measures", "[loss, el2n, label_cosine]", "--learned", "false"]
+        asked = [["suggest", "--sources", self.sources, *self.sample(case), *looked] for case in self.asked()]
+        stages["suggest"] = [
+            [*words, "--out_dir", self.folder(case, "asked")] for words, case in zip(asked, self.asked(), strict=True)
+        ]
+        stages["suggested"] = [self.tuning(case, SUGGESTED, [*cast, *few]) for case in self.asked()]
         return stages
 
     @property
@@ -137,6 +137,7 @@ class Plan:
         """The command that tunes a target from where an arm begins."""
         words = ["tune", "--model", self.model, "--delta", "LoRA", *self.sample(case), *how]
         start = [] if arm == "random" else ["--start", self.folder(case, f"start-{arm}") / case[0]]
+        start = ["--start", self.folder(case, "asked") / "start"] if arm == SUGGESTED else start
         return [*words, "--init_seed", case[1], "--data_seed", case[1], *start, "--out_dir", self.folder(case, arm)]
 
     def record(self, case: tuple[str, int], arm: str) -> dict[str, Any]:
@@ -169,13 +170,21 @@ class Plan:
                 if source != target and share > 0:
                     yield {"kind": "shared", "target": target, "source": source, "share": share}
 
-    def suggested(self) -> dict[str, Any]:
-        """What `suggest` said of the first case."""
-        case = next(self.cases())
-        facts = read_json(self.folder(case, "suggestion") / "run.json")
-        kept = {name: facts[name] for name in ("chosen", "sure", "seconds")}
-        evidence = [{name: value for name, value in row.items() if name != "weights"} for row in facts["evidence"]]
-        return {"kind": "suggest", "target": case[0], "sample": case[1], **kept, "evidence": evidence}
+    def suggested(self, case: tuple[str, int]) -> dict[str, Any]:
+        """What `suggest` said of a case, and what came of tuning from it."""
+        facts, run = (read_json(self.folder(case, what) / "run.json") for what in ("asked", SUGGESTED))
+        first, uniform = (facts["evidence"][0], next(row for row in facts["evidence"] if row["weighing"] == "uniform"))
+        kept = {name: first[name] for name in ("held_out_loss", "gain", "low", "high", "n")}
+        kept |= {"uniform_loss": uniform["held_out_loss"], "sources": first["effective_number"]}
+        kept |= {"heaviest": max(first["weights"], key=first["weights"].__getitem__), "value": run["scores"]["test"]["value"]}
+        about = {
+            "target": case[0],
+            "sample": case[1],
+            "chosen": facts["chosen"],
+            "sure": facts["sure"],
+            "seconds": facts["seconds"],
+        }
+        return {"kind": "suggest", **about, **kept}
 
 
 def main(
@@ -227,61 +236,11 @@ def main(
     plan.write_tasks()
     for name, commands in stages.items():
         run_stage(name, commands, cores())
-    found = [plan.record(case, arm) for case in plan.cases() for arm in ARMS] + [*plan.shared(), plan.suggested()]
+    found = [plan.record(case, arm) for case in plan.cases() for arm in ARMS] + [
+        *plan.shared(),
+        *map(plan.suggested, plan.asked()),
+    ]
     publish(found, rows(found), records, table)
-
-
-def rows(found: list[dict[str, Any]]) -> str:
-    """Mean and standard deviation over samples in points, and the difference to the random start, sample by sample."""
-    arms = [line for line in found if line["kind"] == "arm"]
-    lines = [
-        "| target | start | test, points | standard deviation | to random | better in | sources |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    targets = list(dict.fromkeys(line["target"] for line in arms))
-    samples = sorted({line["sample"] for line in arms})
-    points = {(line["target"], line["sample"], line["arm"]): 100 * line["value"] for line in arms}
-    clean = [name for name in targets if name not in {line["target"] for line in found if line["kind"] == "shared"}]
-    groups = {name: [name] for name in targets} | {f"mean of {len(targets)}": targets}
-    if 0 < len(clean) < len(targets):
-        groups[f"mean of the {len(clean)} that share no text with a source"] = clean
-    for title, group in groups.items():
-        for arm in ARMS:
-            values = [statistics.mean(points[name, sample, arm] for name in group) for sample in samples]
-            apart = [[points[name, sample, arm] - points[name, sample, "random"] for name in group] for sample in samples]
-            cells = [title, arm, f"{statistics.mean(values):.1f}", f"{spread(values):.1f}"]
-            if arm != "random":
-                gains = [statistics.mean(row) for row in apart]
-                every = [value for row in apart for value in row]
-                counts = [line["sources"] for line in arms if line["arm"] == arm and line["target"] in group]
-                cells += [f"{statistics.mean(gains):+.1f} ({spread(gains):.1f})", f"{sum(v > 0 for v in every)} of {len(every)}"]
-                cells.append(f"{statistics.mean(counts):.1f}")
-            lines.append(f"| {' | '.join([*cells, '', '', ''][:7])} |")
-    shared = [line for line in found if line["kind"] == "shared"]
-    lines += [""] if shared else []
-    lines += [
-        f"{100 * s['share']:.1f}% of the test texts of {s['target']} are also training texts of {s['source']}." for s in shared
-    ]
-    for line in found:
-        if line["kind"] == "suggest":
-            lines += [
-                "",
-                f"`suggest` on sample {line['sample']} of {line['target']} ({line['seconds']:.0f} s), its choice first:",
-                "",
-            ]
-            lines += ["| weighing | held-out loss | better than uniform by | 95% interval |", "|---|---|---|---|"]
-            lines += [_evidence(row) for row in line["evidence"]]
-    return "\n".join(lines) + "\n"
-
-
-def _evidence(row: dict[str, Any]) -> str:
-    cells = ["", ""] if row["weighing"] == "uniform" else [f"{row['gain']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}"]
-    return f"| {' | '.join([str(row['weighing']), format(row['held_out_loss'], '.3f'), *cells])} |"
-
-
-def spread(values: list[float]) -> float:
-    """Standard deviation; not a number for a single value."""
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 if __name__ == "__main__":

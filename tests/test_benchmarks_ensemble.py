@@ -16,11 +16,11 @@ def test_the_real_targets_are_tuned_from_every_start(script, tmp_path, capsys):
     (tmp_path / "manifest.json").write_text(json.dumps({name: {"labels": ["a", "b"]} for name in every}), encoding="utf-8")
     module.main(tmp_path, tmp_path / "out", dry_run=True)
     lines = capsys.readouterr().out.splitlines()
-    # The sources; 6 targets x 3 samples are weighed, have 5 mixtures and 6 starts; one suggestion.
-    assert lines[0].startswith("218 steps, 0 of them finished; about ")
+    # The sources; 6 targets x 3 samples are weighed, have 5 mixtures and 6 starts; of each first sample a suggestion, tuned from.
+    assert lines[0].startswith("229 steps, 0 of them finished; about ")
     words = [line.split()[1] for line in lines[1:]]
-    assert {word: words.count(word) for word in words} == {"tune-all": 1, "weights": 18, "start": 90, "tune": 108, "suggest": 1}
-    assert sum(" --start " in line for line in lines) == 90
+    assert {word: words.count(word) for word in words} == {"tune-all": 1, "weights": 18, "start": 90, "tune": 114, "suggest": 6}
+    assert sum(" --start " in line for line in lines) == 96
     assert all(str(tmp_path / "out/sources") in line for line in lines if line.split()[1] in ("weights", "suggest"))
     assert not (tmp_path / "out").exists()
 
@@ -63,10 +63,9 @@ def test_the_real_table_compares_with_the_random_start(script):
         {"kind": "arm", "target": "t", "sample": sample, "arm": arm, "value": values[sample - 1], "sources": 1.0 + sample}
         for arm, values in points.items() for sample in (1, 2)
     ]  # fmt: skip
-    row = {"weighing": "loss", "held_out_loss": 0.61, "gain": 0.05, "low": -0.01, "high": 0.11}
-    even = {**row, "weighing": "uniform", "held_out_loss": 0.66}
     found.append({"kind": "shared", "target": "t", "source": "s", "share": 0.25})
-    found.append({"kind": "suggest", "target": "t", "sample": 1, "seconds": 12.3, "evidence": [row, even]})
+    said = {"chosen": "loss", "heaviest": "s", "gain": 0.05, "low": -0.01, "high": 0.11, "sure": False, "value": 0.61}
+    found.append({"kind": "suggest", "target": "t", "sample": 1, **said})
     lines = module.rows(found).splitlines()
     assert lines[2] == "| t | random | 55.0 | 7.1 |  |  |  |"
     # Gains of 10 and 2 points: mean 6, standard deviation 8 / sqrt(2).
@@ -74,7 +73,10 @@ def test_the_real_table_compares_with_the_random_start(script):
     assert lines[6] == "| t | grand | 50.0 | 14.1 | -5.0 (7.1) | 0 of 2 | 2.5 |"
     assert lines[9] == "| mean of 1 | uniform | 61.0 | 1.4 | +6.0 (5.7) | 2 of 2 | 2.5 |"
     assert "25.0% of the test texts of t are also training texts of s." in lines
-    assert lines[-2:] == ["| loss | 0.610 | +0.050 | -0.010 to +0.110 |", "| uniform | 0.660 |  |  |"]
+    assert lines[-2:] == [
+        "| t | loss | s | +0.050 | -0.010 to +0.110 | no | 61.0 | 50.0 | 60.0 | 50.0 |",
+        "| mean |  |  |  |  |  | 61.0 | 50.0 | 60.0 | 50.0 |",
+    ]
 
 
 def test_suggestions_are_made_for_twelve_cases(script, tmp_path, capsys):
