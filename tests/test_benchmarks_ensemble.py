@@ -118,3 +118,29 @@ def test_speed_is_shown_as_times_the_first_way(script):
         "| models: 10 models | one | 1.00 | 1.0 | 100 | 1.0 |",
         "| models: 10 models | all | 2.00 | 2.0 | 950 | 9.5 |",
     ]
+
+
+def _read(name):
+    return [json.loads(line) for line in (ROOT / "docs/records" / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_pages_show_the_records(script):
+    page, readme = ((ROOT / place).read_text(encoding="utf-8") for place in ("docs/ensemble.md", "packages/ensemble/README.md"))
+    table = script("ensemble").rows(_read("ensemble.jsonl"))
+    assert table in page
+    means = [
+        line
+        for line in table.splitlines()
+        if line.startswith(("| target | start", "|---|---|---|---|---|---|---|", "| mean of "))
+    ]
+    assert "\n".join(means[:2] + means[3:]) in readme
+
+
+def test_the_speed_page_shows_the_records(script):
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    assert script("ensemble_speed").rows(_read("ensemble_speed.jsonl")) in page
+
+
+def test_the_scored_suggestions_are_those_of_the_records(script):
+    page = (ROOT / "docs/ensemble.md").read_text(encoding="utf-8")
+    assert script("ensemble_suggest").rows(_read("ensemble_suggest.jsonl")) in page

@@ -83,7 +83,8 @@ FURTHER = (
         id="C10",
         statement="Sub-layers differ in importance, and weights from one of them can replace those from the whole delta",
         source="from memory",
-        statistic="rank correlation over 10 sub-layers whose GraNd weighs the sources: scores of halves of targets, 20 updates",
+        statistic="rank correlation over 10 sub-layers whose GraNd weighs the sources: "
+        "scores after 20 updates, two halves of targets",
         run=measured.modules_differ,
         controls=(
             Control("variance", "the variance between sub-layers is more than noise explains, points squared"),
