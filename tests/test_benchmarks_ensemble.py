@@ -135,3 +135,10 @@ def test_the_pages_show_the_records(script):
 def test_the_speed_page_shows_the_records(script):
     page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
     assert script("ensemble_speed").rows(_read("ensemble_speed.jsonl")) in page
+
+
+def test_the_scored_suggestions_are_those_of_the_records(script):
+    page = (ROOT / "docs/ensemble.md").read_text(encoding="utf-8")
+    assert script("ensemble_suggest").rows(_read("ensemble_suggest.jsonl")) in page
+    policies = script("ensemble_suggest").rows(_read("ensemble_suggest.jsonl")).partition("\n\n")[0]
+    assert policies in (ROOT / "packages/ensemble/README.md").read_text(encoding="utf-8")
