@@ -26,6 +26,7 @@ from deltatune.core.loading import load_backbone
 from deltatune.core.method import Method
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.processes import Processes, join
+from deltatune.core.resume import has_state
 from deltatune.core.run import RunFolder, digest_of
 from deltatune.core.run_facts import begun, described, facts_of, records_of, require_unchanged
 from deltatune.core.train import History, Hooks, fit
@@ -205,7 +206,7 @@ def tune_to(config: TuneConfig, out_dir: Path, about: Mapping[str, Any], config_
             checkpoint.save(out_dir / "snapshots" / str(step), tuned, {**known, "step": step})
 
         hooks = Hooks(on_snapshot=snapshot, state_dir=folder.state, log=log, progress=progress)
-        resume = folder.state if (folder.state / "state.pt").exists() else None
+        resume = folder.state if has_state(folder.state) else None
         result = tune_prepared(config, tuned, form, task, hooks, resume, method)
         seconds = {"seconds": time.perf_counter() - started, "train_seconds": result.history.seconds}
         facts |= {name: round(value, 3) for name, value in seconds.items()}

@@ -20,6 +20,7 @@ from deltatune.core.pretraining.models import Precision, fresh_backbone, save_mo
 from deltatune.core.pretraining.probe import Probe
 from deltatune.core.pretraining.texts import Texts
 from deltatune.core.processes import join
+from deltatune.core.resume import has_state
 from deltatune.core.run import RunFolder, append_records, digest_of, plain, read_records
 from deltatune.core.train import History
 from deltatune.core.tune_config import TaskChoice
@@ -107,7 +108,7 @@ def pretrain_to(
             save_model(backbone, out_dir / f"ckpt_{step}", run.save_as)
 
         hooks = PretrainHooks(on_snapshot=snapshot, on_scores=scored, state_dir=folder.state)
-        resume = folder.state if (folder.state / "state.pt").exists() else None
+        resume = folder.state if has_state(folder.state) else None
         history = pretrain(run.config, backbone, run.texts, probes=probes, hooks=hooks, resume_from=resume)
         facts |= {"seconds": round(time.perf_counter() - started, 3), "train_seconds": round(history.seconds, 3)}
         return processes.lead(lambda: _keep(run, folder, facts, backbone, history, common))

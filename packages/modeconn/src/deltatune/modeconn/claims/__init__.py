@@ -221,20 +221,20 @@ _ENCODER = (
 
 # The pair of the published curve script, and three findings on the text-to-text model.
 _C3 = next(claim for claim in _ENCODER if claim.id == "C3")
-_C3_GATES = tuple(gate for gate in _C3.gates if gate != VOID)
-_WIDE = replace(
-    _C3,
-    id="C3-std",
-    statement="The same between adapters that start from other spreads, 0.02 and 0.08",
-    run=partial(redrawn, partial(run.curve_removes_the_barrier, std=0.08), _C3_GATES),
-    tier="all",
-)
 
 
-def _on_text(claim: Claim, experiment: Experiment) -> Claim:
+def _variant(claim: Claim, name: str, experiment: Experiment, **changes: Any) -> Claim:
+    """The claim with another experiment under the same conditions."""
     gates = tuple(gate for gate in claim.gates if gate != VOID)
-    run_it = partial(redrawn, experiment, gates)
-    return replace(claim, id=f"{claim.id}-t5", run=run_it, settings=TEXT_SETTINGS, tier="all", cost=3 * claim.cost)
+    return replace(claim, id=f"{claim.id}-{name}", run=partial(redrawn, experiment, gates), tier="all", **changes)
+
+
+_WIDE = _variant(
+    _C3,
+    "std",
+    partial(run.curve_removes_the_barrier, std=0.08),
+    statement="The same between adapters that start from other spreads, 0.02 and 0.08",
+)
 
 
 _ON_TEXT = {
@@ -243,4 +243,10 @@ _ON_TEXT = {
     "C12": partial(run.points_beat_both_ends, base=TEXT),
 }
 
-CLAIMS = (*_ENCODER, _WIDE, *(_on_text(claim, _ON_TEXT[claim.id]) for claim in _ENCODER if claim.id in _ON_TEXT))
+_TEXT = (
+    _variant(claim, "t5", _ON_TEXT[claim.id], settings=TEXT_SETTINGS, cost=3 * claim.cost)
+    for claim in _ENCODER
+    if claim.id in _ON_TEXT
+)
+
+CLAIMS = (*_ENCODER, _WIDE, *_TEXT)
