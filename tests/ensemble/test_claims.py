@@ -115,8 +115,8 @@ def test_shuffled_units_change_the_tensors_and_not_the_function():
 
 def test_statistics_by_hand():
     assert transfer._wins({"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 0.0, "b": 2.0, "c": 4.0}) == {"a": 100.0, "b": 50.0, "c": 0.0}
-    run = {"curve": [[0, 10.0], [4, 50.0], [8, 45.0]]}
-    assert [transfer.reached(run, wanted) for wanted in (5.0, 50.0, 60.0)] == [0, 4, 8 + transfer.CLOSE]
+    curve = [(0, 10.0), (4, 50.0), (8, 45.0)]
+    assert [transfer.reached(curve, wanted) for wanted in (5.0, 50.0, 60.0)] == [0, 4, 8 + transfer.CLOSE]
     assert measured.between_modules([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]) == 0
     assert measured.between_modules([[0.0, 0.0], [2.0, 2.0]]) == pytest.approx(2)
     assert measured.rank_correlation([1, 2, 3], [1, 5, 9]) == pytest.approx(1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deltatune.core.train_config import TrainConfig
     from deltatune.core.tune_config import TaskChoice, TuneConfig
     from deltatune.ensemble.bench import Prepared
+    from deltatune.ensemble.scoring import Target
     from deltatune.ensemble.sources import Source
 
 BASE = "world/t5"
@@ -213,7 +214,7 @@ def prepared(case: Case, sources: Mapping[str, Source], reference: Mapping[str, 
 
 
 Values = Callable[[], "Mapping[str, Tensor] | None"]
-Run = dict[str, Any]  # test: points; curve: [updates, dev points], from before the first update on
+Run = dict[str, Any]  # test: points; curve: [updates, dev points]
 
 
 def tune_from(context: Context, case: Case, key: Mapping[str, Any], start: Values) -> tuple[Run, Path]:
@@ -232,19 +233,22 @@ def tune_from(context: Context, case: Case, key: Mapping[str, Any], start: Value
     return found, folder / "delta"
 
 
+def begun(case: Case, start: Mapping[str, Tensor] | None) -> tuple[Stage, Target]:
+    """The stage, which holds the values of `start` (None: the sources' initial ones), and the target."""
+    here, ready = stage(case.kind), prepared(case, {})
+    here.tuned.load(start if start is not None else here.initial)
+    return here, ready.target
+
+
 def _tune(case: Case, start: Mapping[str, Tensor] | None, folder: Path) -> None:
     from deltatune.core import checkpoint
-    from deltatune.core.evaluation import evaluate
     from deltatune.core.files import write_json
     from deltatune.core.train import Hooks
     from deltatune.core.tuning import tune_prepared
 
-    here, ready = stage(case.kind), prepared(case, {})
-    here.tuned.load(start if start is not None else here.initial)
-    target = ready.target
-    before = evaluate(here.tuned, target.form, target.task.dev).value
+    here, target = begun(case, start)
     result = tune_prepared(case.config(), here.tuned, target.form, target.task, Hooks(progress=False))
-    curve = [(0, 100 * before), *((step, 100 * value) for step, value in result.history.evaluations)]
+    curve = [(step, 100 * value) for step, value in result.history.evaluations]
     if result.test is None or result.dev is None:
         raise CannotRunError(f"{case.target} has no test or no dev examples")
     checkpoint.save(folder / "delta", here.tuned, {"task": case.target}, result.weights)

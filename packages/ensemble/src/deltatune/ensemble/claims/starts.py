@@ -86,9 +86,8 @@ def tried(context: Context, case: Case, pool: Pool, measure: str) -> dict[str, f
     runs = {name: outcome(context, case, Start("source", pool, name)) for name in sources}
     if measure == "euclidean":
         return {name: movement(sources[name].delta, _weights_of(path)) for name, (_, path) in runs.items()}
-    return gain(
-        {n: run["dev"] / 100 for n, (run, _) in runs.items()}, {n: run["curve"][0][1] / 100 for n, (run, _) in runs.items()}
-    )
+    before = {name: untuned(context, case, Start("source", pool, name)) / 100 for name in sources}
+    return gain({name: run["dev"] / 100 for name, (run, _) in runs.items()}, before)
 
 
 def weighted(context: Context, case: Case, start: Start) -> dict[str, Any]:
@@ -169,8 +168,15 @@ def test_score(context: Context, case: Case, start: Start) -> float:
 
 
 def untuned(context: Context, case: Case, start: Start) -> float:
-    """Before tuning, on dev, in points."""
-    return float(outcome(context, case, start)[0]["curve"][0][1])
+    """Before tuning, on dev, in points; scored only where somebody asks."""
+
+    def score() -> float:
+        from deltatune.core.evaluation import evaluate
+
+        here, target = bench.begun(case, values(context, case, start))
+        return 100 * evaluate(here.tuned, target.form, target.task.dev).value
+
+    return float(context.store.get({"ensemble untuned": start.key(), **case.key()}, score))
 
 
 def _weights_of(path: Path) -> dict[str, Tensor]:

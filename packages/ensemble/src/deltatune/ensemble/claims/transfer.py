@@ -9,7 +9,7 @@ from typing import Any
 
 from deltatune.core.claims import Context, Effects
 from deltatune.ensemble.claims import bench
-from deltatune.ensemble.claims.bench import Case, Kind, Run
+from deltatune.ensemble.claims.bench import Case, Kind
 from deltatune.ensemble.claims.starts import (
     AVERAGE,
     FIVE,
@@ -137,24 +137,24 @@ def convergence(context: Context, seed: int) -> Effects:
     afresh = {}
     for target in bench.TARGETS:
         case = Case(target, seed, every=CLOSE)
-        runs = {start.way: outcome(context, case, start)[0] for start in (RANDOM, AVERAGE, LOSS)}
-        wanted = 0.9 * runs["random"]["curve"][-1][1]
-        steps = {way: reached(run, wanted) for way, run in runs.items()}
+        runs, curves = {}, {}
+        for start in (RANDOM, AVERAGE, LOSS):
+            runs[start.way] = outcome(context, case, start)[0]
+            curves[start.way] = [(0, untuned(context, case, start)), *runs[start.way]["curve"]]
+        wanted = 0.9 * curves["random"][-1][1]
+        steps = {way: reached(curve, wanted) for way, curve in curves.items()}
         ratios[target] = steps["loss"] / max(1, steps["random"])
         average[target] = (steps["loss"] - steps["average"]) / max(1, steps["random"])
         afresh[target] = runs["random"]["test"]
         records += [
-            {"start": way, "target": target, "update": at, "score": value}
-            for way, run in runs.items()
-            for at, value in run["curve"]
+            {"start": way, "target": target, "update": at, "score": value} for way, curve in curves.items() for at, value in curve
         ]
     learned = fmean(afresh.values()) - fmean(bench.chance(target) for target in bench.TARGETS)
     return Effects(ratios, {"average": average}, {"solved": bench.solved(), "learned": learned}, records)
 
 
-def reached(run: Run, wanted: float) -> int:
+def reached(curve: Sequence[tuple[int, float]], wanted: float) -> int:
     """Updates until the first score on dev of at least `wanted`; one evaluation beyond the last if none is."""
-    curve = run["curve"]
     return next((int(step) for step, value in curve if value >= wanted), int(curve[-1][0]) + CLOSE)
 
 
