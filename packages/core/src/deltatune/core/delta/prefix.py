@@ -175,17 +175,20 @@ def _extend(part: Any, layer: int, module: nn.Module, args: tuple[Any, ...], kwa
     """Pre-hook of an attention module: put the prefix in front of its cache and widen its mask."""
     call = inspect.signature(module.forward).bind(*args, **kwargs)
     extra = call.arguments.pop("kwargs", {})
-    cache = call.arguments.get("past_key_values", extra.get("past_key_values"))
+    parameters = inspect.signature(module.forward).parameters
+    # The cache's name since transformers 5.24, and before; an encoder's attention passes either on among its other keywords.
+    cached = "cache" if "cache" in parameters else "past_key_values"
+    cache = call.arguments.get(cached, extra.get(cached))
     cache = getattr(cache, "self_attention_cache", cache)
     hidden = call.arguments["hidden_states"]
     if part.current is None:
         raise DeltatuneError("prefix: the stack did not run before its attention; call the whole model")
     past = Past(part.current[layer], cache)
-    name = next(name for name in ("mask", "attention_mask") if name in inspect.signature(module.forward).parameters)
+    name = next(name for name in ("mask", "attention_mask") if name in parameters)
     # The cache of an earlier layer already holds the current tokens: only this layer's own length counts what came before.
     seen = past.get_seq_length(layer)
     mask = _widen(call.arguments.get(name), part.current.shape[3], hidden, seen, bool(getattr(module, "is_causal", False)))
-    return (), {**call.arguments, **extra, name: mask, "past_key_values": past}
+    return (), {**call.arguments, **extra, name: mask, cached: past}
 
 
 def _widen(mask: Tensor | None, length: int, hidden: Tensor, seen: int, causal: bool) -> Tensor | None:

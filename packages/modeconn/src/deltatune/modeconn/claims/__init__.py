@@ -92,7 +92,6 @@ _ENCODER = (
         gates=GOOD,
         side="less",
         unit="correlation",
-        draft=True,  # with it the headlines take too long: 47 s of one core for a seed
         tier="headline",
         cost=20.0,
         figures=_LINES,
