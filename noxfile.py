@@ -35,16 +35,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests with the locked versions."""
+    """All tests with the locked versions; what follows `--` goes to pytest instead."""
     _sync(session, "--no-default-groups", "--group", "test")
-    session.run("pytest", *(session.posargs or ["tests"]))
+    _test(session, *(session.posargs or ["tests"]))
 
 
 @nox.session
 @EACH_PAPER
 def alone(session: nox.Session, package: str) -> None:
     """The wheels of the core and of one paper in an environment of their own: they import, pass their tests and run."""
-    _install(session, package, "pytest", "hypothesis")
+    _install(session, package, "pytest", "pytest-xdist", "hypothesis")
     session.run("python", "-I", str(ROOT / ".ci" / "installed.py"), "core", package)
     _test_elsewhere(session, f"tests/{package}", "tests/test_installed.py")
     with session.chdir(session.create_tmp()):
@@ -62,31 +62,45 @@ def reproduce(session: nox.Session, package: str) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The core's tests on the lowest versions it declares, except torch, which is the locked one."""
-    _minimums(session, f"torch=={_locked_version('torch')}")
+    """The core's tests on the lowest versions it and they declare, except torch, which is the locked one."""
+    _newly_resolved(session, "lowest-direct", f"torch=={_locked_version('torch')}")
 
 
 @nox.session
 def torch_floor(session: nox.Session) -> None:
-    """The core's tests on the lowest versions it declares, torch among them. Not a default: its download is large."""
-    _minimums(session)
+    """The same with the lowest torch. Not a default: its download is large."""
+    _newly_resolved(session, "lowest-direct")
 
 
-def _minimums(session: nox.Session, *constraints: str) -> None:
+@nox.session
+def latest(session: nox.Session) -> None:
+    """The core's tests on the newest versions there are. Not a default: a release elsewhere is no defect of a commit."""
+    _newly_resolved(session, "highest", f"torch=={_locked_version('torch')}")
+
+
+def _newly_resolved(session: nox.Session, resolution: str, *constraints: str) -> None:
+    """The core's tests without the lock."""
     constraint = Path(session.create_tmp()) / "constraints.txt"
     constraint.write_text("\n".join(constraints), encoding="utf-8")
-    session.install("--resolution", "lowest-direct", str(_wheel(session, "core")), "-c", str(constraint))
-    # A second step, so that the tools of the tests do not move what the first one chose.
-    session.install("--group", "test", "-c", str(constraint))
+    # Of a wheel only the wheel itself would be a direct requirement, and "lowest-direct" would take the highest of all others.
+    declared = ["-r", str(ROOT / "packages" / "core" / "pyproject.toml"), "--group", "test"]
+    session.install("--resolution", resolution, *declared, "-c", str(constraint))
+    session.install("--no-deps", str(_wheel(session, "core")))
     session.run("uv", "pip", "check", external=True)
     _test_elsewhere(session, "tests/core")
+
+
+def _test(session: nox.Session, *words: str, **environment: str) -> None:
+    """Test in one process for each core, with one thread each."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    session.run("pytest", "-n", "auto", "--maxprocesses=8", "--dist=worksteal", *words, env=threads | environment)
 
 
 def _test_elsewhere(session: nox.Session, *paths: str) -> None:
     """Test in the C locale and with a temporary folder that has a long name with blanks."""
     folder = Path(session.create_tmp()) / "a temporary folder with a long name and blanks in it"
     folder.mkdir(exist_ok=True)
-    session.run("pytest", *paths, env={"LC_ALL": "C", "TMPDIR": str(folder)})
+    _test(session, *paths, LC_ALL="C", TMPDIR=str(folder))
 
 
 def _sync(session: nox.Session, *selection: str) -> None:

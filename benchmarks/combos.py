@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import encoder, not_begun, publish, run_steps
+from steps import encoder, lean, not_begun, publish, run_steps
 
 from deltatune.combos import cli
 from deltatune.combos.gathering import Trial, choose
@@ -99,7 +99,7 @@ class Plan:
         asked = ["--form", "head", "--model", self.model]
         if way != "head":
             asked = ["--form", "prompt", "--templates", f"[{way}]", "--model", self.with_head]
-        words = ["grid", *asked, "--task", task, "--data_dir", data, "--precision", "bf16", "--train.precision", "bf16"]
+        words = ["grid", *asked, "--task", task, "--data_dir", data, "--precision", lean(), "--train.precision", lean()]
         words += ["--train.steps", self.steps, "--train.eval_every", max(1, self.steps // 4), "--train.batch_size", 8]
         words += ["--rates", RATES, "--seeds", f"[{', '.join(map(str, self.seeds))}]", "--workers", self.workers]
         return [*words, *(["--max_test", self.max_test] if self.max_test else []), "--out_dir", self.folder(task, way)]

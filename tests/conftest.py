@@ -161,6 +161,9 @@ def few_reviews(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A run of all tests fails if a case was compared by no test and `uncovered.txt` does not say why."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["compared"] = sorted(_GOLDEN.seen)
+        return
     whole = any(Path(arg).resolve() == TESTS for arg in session.config.args)
     if not whole or session.config.option.keyword or session.config.option.markexpr or session.config.option.collectonly:
         return
@@ -172,6 +175,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 _MISSED = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """What one of several processes compared counts for the whole run."""
+    _GOLDEN.seen.update(getattr(node, "workeroutput", {}).get("compared", ()))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -41,10 +41,16 @@ def lengths_for(name, kind):
 
 
 def logits_of_peft(model, batch):
-    """PEFT's logits where a `Tuned` has them."""
+    """PEFT's logits where a `Tuned` has them; skips where PEFT itself cannot compute them."""
     form_is_text = (batch["labels"].dim()) == 2
-    with torch.no_grad():
-        logits = model(**{k: v for k, v in batch.items() if form_is_text or k != "labels"}).logits
+    try:
+        with torch.no_grad():
+            logits = model(**{k: v for k, v in batch.items() if form_is_text or k != "labels"}).logits
+    except ValueError as error:
+        if "past key values" not in str(error):
+            raise
+        # PEFT up to 0.21.2 looks for the name that the cache had before transformers 5.24.
+        pytest.skip("this version of PEFT finds no cache in this version of transformers")
     return logits[batch["input_ids"] == 4] if logits.dim() == 3 and not form_is_text else logits
 
 

@@ -19,6 +19,7 @@ from deltatune.core import world_models
 from deltatune.core.backbone import Backbone, BackboneConfig, Device, Form, wrap
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.fresh import fresh_model
+from deltatune.core.precision import hint_at_slow_bf16
 from deltatune.core.processes import local_rank
 from deltatune.core.sites import Sites, read_sites, sites_of
 
@@ -70,8 +71,11 @@ def load_backbone(config: BackboneConfig, num_labels: int | None = None) -> Back
             f"model {config.model}: the checkpoint does not hold {lost[0]} ({len(lost)} such tensors) as form '{form}' needs it; "
             f"choose another --form or a complete checkpoint{_WITHOUT_HEAD if form == 'prompt' else ''}"
         )
+    device = pick_device(config.device)
+    if config.precision == "bf16":
+        hint_at_slow_bf16(device.type)
     return wrap(
-        model.to(pick_device(config.device)), tokenizer, sites=sites, form=form, name=config.model, fresh=frozenset(fresh),
+        model.to(device), tokenizer, sites=sites, form=form, name=config.model, fresh=frozenset(fresh),
         commit=_commit(config.model, config.revision), precision=config.precision,
     )  # fmt: skip
 

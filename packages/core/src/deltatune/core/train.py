@@ -23,6 +23,7 @@ from torch import Tensor
 from deltatune.core.batches import Batch, Batches, BatchSource, MicroBatch, derived_seed
 from deltatune.core.errors import DeltatuneError, SharedError
 from deltatune.core.optim import build_optimizer, schedule
+from deltatune.core.precision import hint_at_slow_bf16
 from deltatune.core.processes import Processes
 from deltatune.core.progress import ProgressBar
 from deltatune.core.resume import load_state, save_part, save_state
@@ -115,6 +116,8 @@ def fit(
     """
     hooks = hooks or Hooks()
     run = _Run(params, batches, config)
+    if config.precision == "bf16":
+        hint_at_slow_bf16(run.device.type)
     if resume_from is not None:
         run.load(resume_from)
     history, main, started = run.history, run.processes.is_main_process, time.perf_counter() - run.history.seconds
