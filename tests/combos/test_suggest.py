@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from deltatune.combos.cli import main
 from deltatune.combos.combination import Combination
 from deltatune.combos.commands.suggesting import seconds_of
 from deltatune.combos.plans import Plan
@@ -56,17 +55,11 @@ def test_a_suggestion_is_the_same_again_and_uses_every_example_once(few, command
     assert again == {row["way"]: row["held_out_loss"] for row in rows}
 
 
-def test_the_budget_is_held_or_refused_with_the_number_that_would_do(few, refused, capsys, tmp_path):
+def test_a_budget_that_is_too_small_is_refused_with_the_number_that_would_do(few, refused, tmp_path):
     line = refused("suggest", *few[:6], "--budget", "0.1s", "--methods", "[adapter, bias]", "--out_dir", tmp_path / "no")
     assert "--budget 0.1 s is too small for 2 ways" in line
     assert " s are needed; raise it, or give fewer --methods" in line
     assert not (tmp_path / "no").exists()
-    words = ["suggest", *few[:6], "--budget", "10s", "--methods", "[adapter, bias]", "--folds", "2"]
-    code = main([*map(str, words), "--out_dir", str(tmp_path / "yes")])
-    if code:  # a machine that is busy with other things
-        assert "--budget 10 s" in capsys.readouterr().err
-    else:
-        assert read_json(tmp_path / "yes/run.json")["spent"] <= 11
 
 
 class Simulated(Trials):
