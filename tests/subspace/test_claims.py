@@ -6,9 +6,9 @@ import pytest
 
 from deltatune.core import world_models
 from deltatune.core.claims import CannotRunError, Context, Store
-from deltatune.subspace.claims import CLAIMS, beside
-from deltatune.subspace.experiment import Setup, mean, unseen
-from deltatune.subspace.more_experiments import chance_cells, excess
+from deltatune.subspace.claims import CLAIMS
+from deltatune.subspace.claims.further import chance_cells, excess
+from deltatune.subspace.claims.measured import Setup, beside, mean, unseen
 
 
 def record(kind, value, source="lora", target="prefix", original=0.9, chance=0.5):

@@ -167,6 +167,17 @@ def mean(records: Sequence[Mapping[str, Any]], kind: str, name: str = "relative"
     return fmean(known) * (100 if name in ("value", "original", "chance") else 1)
 
 
+def beside(records: Records, kind: str = "optimization") -> dict[str, float]:
+    """The four controls of a kind: relative performance against random decoders, zero and mean point; score above chance."""
+    value = mean(records, kind)
+    return {
+        "random": value - mean(records, f"random {kind}"),
+        "zero": value - mean(records, "zero"),
+        "mean_point": value - mean(records, "mean"),
+        "chance": mean(records, kind, "value") - mean(records, kind, "chance"),
+    }
+
+
 def above_chance(records: Sequence[Mapping[str, Any]], kind: str = "transfer") -> float:
     """The least of the directions' mean scores above chance, in points."""
     directions = dict.fromkeys((r["source"], r["target"]) for r in records if r["kind"] == kind)

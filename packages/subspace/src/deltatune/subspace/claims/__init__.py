@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from deltatune.core.claims import Claim, Context, Control, Effects, Figure, Gate
 from deltatune.subspace import figures
-from deltatune.subspace.experiment import (
-    MANY,
-    NAMES,
-    OTHER,
-    SAME,
-    SOURCE,
-    UNSEEN,
-    Records,
-    Setup,
-    above_chance,
-    mean,
-    solved,
-    unseen,
+from deltatune.subspace.claims.experiments import (
+    ONE,
+    SEVERAL,
+    above_original,
+    cost_of_transfer,
+    failures,
+    many_tasks,
+    mixing,
+    more_sources,
+    optimization,
+    order_of_targets,
+    relatedness,
+    small_k,
+    transfer,
 )
-from deltatune.subspace.more_experiments import chance_cells, excess, fine_tuning, region
+from deltatune.subspace.claims.further import fine_tuning, region
+from deltatune.subspace.claims.measured import MANY, OTHER, SAME, SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,120 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 PAPER = "subspace"
-ONE, SEVERAL = Setup(), Setup(MANY, k=16, updates=600)
-DIMENSIONS = (1, 2, 4, 8, 16, 32)
-COUNTS = (1, 3, 8)
-
-
-def beside(records: Records, kind: str = "optimization") -> dict[str, float]:
-    """The four controls of a kind: relative performance against random decoders, zero and mean point; score above chance."""
-    value = mean(records, kind)
-    return {
-        "random": value - mean(records, f"random {kind}"),
-        "zero": value - mean(records, "zero"),
-        "mean_point": value - mean(records, "mean"),
-        "chance": mean(records, kind, "value") - mean(records, kind, "chance"),
-    }
-
-
-def optimization(context: Context, seed: int) -> Effects:
-    """C1."""
-    records = unseen(context, ONE, SAME, seed)
-    return Effects(mean(records, "optimization"), beside(records), solved(records), records)
-
-
-def transfer(context: Context, seed: int) -> Effects:
-    """C2."""
-    records = unseen(context, ONE, SAME, seed)
-    controls = beside(records, "transfer") | {"directions": above_chance(records)}
-    return Effects(mean(records, "transfer"), controls, solved(records), records)
-
-
-def cost_of_transfer(context: Context, seed: int) -> Effects:
-    """C3."""
-    records = unseen(context, ONE, SAME, seed)
-    gap = mean(records, "optimization") - mean(records, "transfer")  # every target occurs equally often in both
-    return Effects(gap, beside(records, "transfer"), solved(records), records)
-
-
-def many_tasks(context: Context, seed: int) -> Effects:
-    """C4."""
-    records = unseen(context, SEVERAL, UNSEEN, seed)
-    controls = beside(records) | {"transfer": mean(records, "transfer")}
-    controls["random_transfer"] = mean(records, "transfer") - mean(records, "random transfer")
-    return Effects(mean(records, "optimization"), controls, solved(records), records)
-
-
-def more_sources(context: Context, seed: int) -> Effects:
-    """C5."""
-    found = {n: unseen(context, replace(SEVERAL, sources=MANY[:n]), UNSEEN, seed) for n in COUNTS}
-    one, three, eight = (mean(found[n], "optimization") for n in COUNTS)
-    records = [{"sources": n, "relative": mean(own, "optimization")} for n, own in found.items()]
-    return Effects(eight - one, {"steps": min(three - one, eight - three), **beside(found[8])}, solved(found[8]), records)
-
-
-def relatedness(context: Context, seed: int) -> Effects:
-    """C6."""
-    same, other = unseen(context, ONE, SAME, seed), unseen(context, ONE, OTHER, seed)
-    gap = mean(same, "optimization") - mean(other, "optimization")
-    gates = {"solved": min(solved(same)["solved"], solved(other)["solved"])}
-    return Effects(gap, beside(same), gates, [*same, *other])
-
-
-def small_k(context: Context, seed: int) -> Effects:
-    """C7."""
-    found = {k: unseen(context, replace(ONE, k=k), SAME, seed) for k in DIMENSIONS}
-    values = {k: mean(records, "optimization") for k, records in found.items()}
-    records = [{"k": k, "relative": value, "random": mean(found[k], "random optimization")} for k, value in values.items()]
-    return Effects(values[32] - values[4], beside(found[4]), solved(found[4]), records)
-
-
-def order_of_targets(context: Context, seed: int) -> Effects:
-    """C8."""
-    records = unseen(context, ONE, SAME, seed)
-    adapter, lora, prefix = (mean(records, "transfer", target=name) for name in NAMES)
-    controls = beside(records, "transfer") | {"adapter_lora": adapter - lora, "lora_prefix": lora - prefix}
-    return Effects(adapter - prefix, controls, solved(records), records)
-
-
-def failures(context: Context, seed: int) -> Effects:
-    """C9."""
-    records = unseen(context, ONE, (*SAME, *OTHER), seed)
-    cells = chance_cells(records)
-    tasks = {f"world/{task}" for task in OTHER}
-    mainly = [cell for cell in cells if cell["target"] == "prefix" or cell["source"] == "prefix" or cell["task"] in tasks]
-    # What the same share would be if failing had nothing to do with either.
-    every = [r for r in records if r["kind"] in ("optimization", "transfer")]
-    expected = fmean(r["target"] == "prefix" or r["source"] == "prefix" or r["task"] in tasks for r in every)
-    share = 100 * len(mainly) / len(cells) if cells else 0.0
-    controls = beside(records) | {"expected": share - 100 * expected}
-    return Effects(share, controls, {"solved": solved(records)["solved"], "cells": len(cells)}, records)
-
-
-def above_original(context: Context, seed: int) -> Effects:
-    """C10."""
-    records = unseen(context, ONE, SAME, seed)
-    share, significant = excess(records)
-    return Effects(share, beside(records) | {"significant": significant}, solved(records), records)
-
-
-def mixing(context: Context, seed: int) -> Effects:
-    """C11."""
-    ways = {
-        "mixed": ONE,
-        "own": replace(ONE, objective=replace(ONE.objective, mixing="own")),
-        "rebuilt": replace(ONE, objective=replace(ONE.objective, terms="reconstruction")),
-        "task": replace(ONE, objective=replace(ONE.objective, terms="task")),
-    }
-    found = {name: unseen(context, setup, SAME, seed) for name, setup in ways.items()}
-    moved = {name: mean(records, "transfer") for name, records in found.items()}
-    direct = {name: mean(records, "optimization") for name, records in found.items()}
-    effect = moved["mixed"] - max(moved["own"], moved["rebuilt"])
-    apart = direct["mixed"] - max(direct["own"], direct["rebuilt"])
-    controls = beside(found["mixed"], "transfer") | {"optimization": effect - apart}
-    records = [{"way": name, "transfer": moved[name], "optimization": direct[name]} for name in ways]
-    return Effects(effect, controls, solved(found["mixed"]), records)
-
 
 _RANDOM = Control("random", "random decoders with columns of the same lengths do 10 points worse", bound=10.0)
 _BESIDE = (

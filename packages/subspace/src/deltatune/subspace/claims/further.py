@@ -15,7 +15,19 @@ from deltatune.core.loading import load_backbone
 from deltatune.core.tune_config import TaskChoice
 from deltatune.subspace import space as spaces
 from deltatune.subspace.approximation import score_points
-from deltatune.subspace.experiment import BASE, MAX_TEST, SAME, SOURCE, Records, Setup, mean, solved, subspace, unseen
+from deltatune.subspace.claims.measured import (
+    BASE,
+    MAX_TEST,
+    SAME,
+    SOURCE,
+    Records,
+    Setup,
+    beside,
+    mean,
+    solved,
+    subspace,
+    unseen,
+)
 from deltatune.subspace.landscape import flat, summary, triangle
 from deltatune.subspace.relative import near_chance
 from deltatune.subspace.views import attach_each
@@ -47,20 +59,13 @@ def excess(records: Records) -> tuple[float, float]:
 def region(context: Context, seed: int) -> Effects:
     """C12: the triangle of the source task's own points, with each delta's map."""
     setup = Setup()
-    beside = unseen(context, setup, SAME, seed)
+    cells = unseen(context, setup, SAME, seed)
     settings = {"subspace": "triangle", **setup.identity(), "resolution": RESOLUTION, "seed": seed}
     records: Records = context.store.get(settings, lambda: _triangle(context, setup, seed))
     found: dict[str, Any] = summary(records, "test")
     pairs = [value if value is not None else 0.0 for value in found["correlations"].values()]
-    value = mean(beside, "optimization")
-    controls = {
-        "random": value - mean(beside, "random optimization"),
-        "zero": value - mean(beside, "zero"),
-        "mean_point": value - mean(beside, "mean"),
-        "chance": mean(beside, "optimization", "value") - mean(beside, "optimization", "chance"),
-        "correlation": fmean(pairs),
-    }
-    return Effects(100 * found["common_region"], controls, solved(beside), records)
+    controls = beside(cells) | {"correlation": fmean(pairs)}
+    return Effects(100 * found["common_region"], controls, solved(cells), records)
 
 
 def _triangle(context: Context, setup: Setup, seed: int) -> Records:
