@@ -10,7 +10,7 @@ depend on the weights), scored on the first examples of the dev part of SST-2, i
 - `state dicts`: all are loaded once; at every point a third state dict is mixed and loaded; batches of 32, in the order of the
   file, padded to their longest text.
 - `deltatune`: as `walk` does it, one point after the other.
-- `deltatune, together`: of deltas, all points in every forward pass, as `walk` does it with few short examples.
+- `deltatune, together`: of deltas, all points in every forward pass, as `walk` does it with very few short examples.
 
 Seconds are of whole paths, loading included, divided by the points; the ways take turns, round after round, and the median of
 the rounds counts. Memory is the peak of a child process that does one path in one way and nothing else. All ways must find the
