@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from deltatune.combos.claims.measured import (
     DATA,
     MIXED,
+    NOISY,
     SINGLES,
     TASKS,
+    VARIED,
     chance,
     counted,
     gap,
@@ -35,8 +37,8 @@ def _best(values: Mapping[str, float]) -> str:
     return max(values, key=lambda name: values[name])
 
 
-def _gates(best: float) -> dict[str, float]:
-    return {"above_chance": best - fmean(map(chance, TASKS)), "no_ceiling": best}
+def _gates(best: float, tasks: Sequence[str] = TASKS["few"]) -> dict[str, float]:
+    return {"above_chance": best - fmean(map(chance, tasks)), "no_ceiling": best}
 
 
 def singles(context: Context, seed: int, data: str = "few") -> Effects:
@@ -48,7 +50,7 @@ def singles(context: Context, seed: int, data: str = "few") -> Effects:
     controls["prompt last"] = fmean((found["adapter", "manual"], found["bias", "manual"])) - last
     records = [{"methods": name, "template": t, "score": value} for (name, t), value in found.items()]
     effect = fmean(value for name, value in controls.items() if name != "prompt last")
-    return Effects(effect, controls, _gates(max(found.values())), records)
+    return Effects(effect, controls, _gates(max(found.values()), TASKS[data]), records)
 
 
 def adapter_is_enough(context: Context, seed: int) -> Effects:
@@ -56,9 +58,9 @@ def adapter_is_enough(context: Context, seed: int) -> Effects:
     need_models()
     alone = _mean(context, seed, "adapter", data="full")
     found = {name: _mean(context, seed, name, data="full") for name in MIXED if "adapter" in name}
-    controls = {"untuned": alone - _mean(context, seed, "none")}
+    controls = {"untuned": alone - _mean(context, seed, "none", data="full")}
     records = [{"methods": name, "score": value} for name, value in {**found, "adapter": alone}.items()]
-    return Effects(fmean(found.values()) - alone, controls, _gates(max(alone, *found.values())), records)
+    return Effects(fmean(found.values()) - alone, controls, _gates(max(alone, *found.values()), TASKS["full"]), records)
 
 
 def prompt_costs(context: Context, seed: int) -> Effects:
@@ -69,7 +71,9 @@ def prompt_costs(context: Context, seed: int) -> Effects:
     adds = {name: _mean(context, seed, more, data="full") - without[name] for name, more in pairs.items()}
     last = {name: _mean(context, seed, more, data="full", place="last") - without[name] for name, more in pairs.items()}
     records = [{"methods": name, "first": adds[name], "last": last[name]} for name in pairs]
-    return Effects(fmean(adds.values()), {"prompt last": fmean(last.values())}, _gates(max(without.values())), records)
+    return Effects(
+        fmean(adds.values()), {"prompt last": fmean(last.values())}, _gates(max(without.values()), TASKS["full"]), records
+    )
 
 
 def combining_helps(context: Context, seed: int) -> Effects:
@@ -92,34 +96,35 @@ def templates_help(context: Context, seed: int) -> Effects:
     found = {(name, t): _mean(context, seed, name, t) for name in ("none", *SINGLES) for t in TEMPLATES}
     gains = {name: found[name, "manual"] - found[name, "none"] for name in ("none", *SINGLES)}
     records = [{"methods": name, "template": t, "score": value} for (name, t), value in found.items()]
-    gates = _gates(max(found.values())) | {"zero_shot": found["none", "manual"] - fmean(map(chance, TASKS))}
+    gates = _gates(max(found.values())) | {"zero_shot": found["none", "manual"] - fmean(map(chance, TASKS["few"]))}
     return Effects(fmean(gains[name] for name in SINGLES), {"zero-shot": gains["none"]}, gates, records)
 
 
 def templates_fade(context: Context, seed: int) -> Effects:
     """C5-full: what the template adds on all training examples, against a quarter of what it adds with 16 shots."""
     need_models()
-    gain = {
-        data: fmean(_mean(context, seed, name, data=data) - _mean(context, seed, name, "none", data=data) for name in SINGLES)
-        for data in DATA
-    }
-    best = max(_mean(context, seed, name, data="full") for name in SINGLES)
-    return Effects(abs(gain["full"]) - gain["few"] / 4, {"few": gain["few"]}, _gates(best), [gain])
+
+    def mean(name: str, template: str, data: str) -> float:
+        return _mean(context, seed, name, template, data=data, tasks=NOISY)
+
+    gain = {data: fmean(mean(name, "manual", data) - mean(name, "none", data) for name in SINGLES) for data in DATA}
+    best = max(mean(name, "manual", "full") for name in SINGLES)
+    return Effects(abs(gain["full"]) - gain["few"] / 4, {"few": gain["few"]}, _gates(best, NOISY), [gain])
 
 
 def best_differs(context: Context, seed: int) -> Effects:
     """C6: the combination chosen on dev for each task against one choice for all; and with the tasks' dev scores mixed up."""
     need_models()
     names = (*SINGLES, *MIXED)
-    dev, test = ({name: scores(context, seed, name, split=split) for name in names} for split in ("dev", "test"))
+    dev, test = ({name: scores(context, seed, name, split=split, tasks=VARIED) for name in names} for split in ("dev", "test"))
     common = _best({name: fmean(dev[name].values()) for name in names})
-    own = {task: _best({name: dev[name][task] for name in names}) for task in TASKS}
-    shifted = dict(zip(TASKS, (*TASKS[1:], TASKS[0]), strict=True))
-    gain = fmean(test[own[task]][task] - test[common][task] for task in TASKS)
-    wrong = fmean(test[own[shifted[task]]][task] - test[common][task] for task in TASKS)
-    records = [{"task": task, "methods": own[task], "dev": dev[own[task]][task], "test": test[own[task]][task]} for task in TASKS]
+    own = {task: _best({name: dev[name][task] for name in names}) for task in VARIED}
+    shifted = dict(zip(VARIED, (*VARIED[1:], VARIED[0]), strict=True))
+    gain = fmean(test[own[task]][task] - test[common][task] for task in VARIED)
+    wrong = fmean(test[own[shifted[task]]][task] - test[common][task] for task in VARIED)
+    records = [{"task": t, "methods": own[t], "dev": dev[own[t]][t], "test": test[own[t]][t]} for t in VARIED]
     best = max(fmean(test[name].values()) for name in names)
-    return Effects(gain, {"mixed up": gain - wrong}, _gates(best), [*records, {"task": "all", "methods": common}])
+    return Effects(gain, {"mixed up": gain - wrong}, _gates(best, VARIED), [*records, {"task": "all", "methods": common}])
 
 
 def sizes(context: Context, seed: int) -> Effects:
@@ -136,13 +141,13 @@ def orders_compare(context: Context, seed: int) -> Effects:
     found = orders(context, seed)
     ends = [row["third"] for row in found]
     gain = fmean(row["third"] - row["first"] for row in found)
-    return Effects(gain, {"spread": max(ends) - min(ends)}, _gates(max(ends)), found)
+    return Effects(gain, {"spread": max(ends) - min(ends)}, _gates(max(ends), TASKS["few"][:1]), found)
 
 
 def gaps(context: Context, seed: int) -> Effects:
     """C9: training minus test score of combinations against single methods; and of the soft prompt against all others."""
     need_models()
-    found = {name: fmean(gap(context, seed, name, task) for task in TASKS) for name in (*SINGLES, *MIXED)}
+    found = {name: fmean(gap(context, seed, name, task) for task in TASKS["few"]) for name in (*SINGLES, *MIXED)}
     effect = fmean(found[name] for name in MIXED) - fmean(found[name] for name in SINGLES)
     others = fmean(value for name, value in found.items() if name != "prompt") - found["prompt"]
     best = max(_mean(context, seed, name) for name in found)

@@ -15,16 +15,17 @@ from deltatune.core.claims.context import Context
 if TYPE_CHECKING:
     from deltatune.combos.untouched import Untouched
 
+FEW = TASKS["few"]
 METHOD, FILLER = "bias", "world/t5"
 LIKELY, PAIRS, BEAM = 40, 100, 20
 
 
 def _gates(*values: float) -> dict[str, float]:
-    return {"above_chance": max(values) - fmean(map(chance, TASKS)), "no_ceiling": max(values)}
+    return {"above_chance": max(values) - fmean(map(chance, FEW)), "no_ceiling": max(values)}
 
 
 def _mean(context: Context, seed: int, **settings: Any) -> float:
-    return fmean(score(context, seed, METHOD, task, **settings) for task in TASKS)
+    return fmean(score(context, seed, METHOD, task, **settings) for task in FEW)
 
 
 def demonstrations_help(context: Context, seed: int) -> Effects:
@@ -41,8 +42,8 @@ def filtering_helps(context: Context, seed: int) -> Effects:
     need_models()
 
     def mean(kind: str | None) -> float:
-        chosen = {task: {} if kind is None else {"vectors": vectors_of(context, task, kind)} for task in TASKS}
-        return fmean(score(context, seed, METHOD, task, demos=chosen[task]) for task in TASKS)
+        chosen = {task: {} if kind is None else {"vectors": vectors_of(context, task, kind)} for task in FEW}
+        return fmean(score(context, seed, METHOD, task, demos=chosen[task]) for task in FEW)
 
     found = {"any": mean(None), "alike": mean("encoder"), "random": mean("random")}
     records = [{"demonstrations": name, "score": value} for name, value in found.items()]
@@ -52,12 +53,12 @@ def filtering_helps(context: Context, seed: int) -> Effects:
 def words_match(context: Context, seed: int) -> Effects:
     """C11-words: automatic label words against the task's own; and against words drawn from all."""
     need_models()
-    found: dict[str, dict[str, float]] = {"own": {task: score(context, seed, METHOD, task) for task in TASKS}}
+    found: dict[str, dict[str, float]] = {"own": {task: score(context, seed, METHOD, task) for task in FEW}}
     records = []
     for kind in ("automatic", "random"):
-        words = {task: context.store.get(_key("words", kind, task, seed), partial(_words, kind, task, seed)) for task in TASKS}
-        found[kind] = {task: score(context, seed, METHOD, task, words=words[task]) for task in TASKS}
-        records += [{"kind_of_words": kind, "task": task, "words": words[task], "score": found[kind][task]} for task in TASKS]
+        words = {task: context.store.get(_key("words", kind, task, seed), partial(_words, kind, task, seed)) for task in FEW}
+        found[kind] = {task: score(context, seed, METHOD, task, words=words[task]) for task in FEW}
+        records += [{"kind_of_words": kind, "task": task, "words": words[task], "score": found[kind][task]} for task in FEW]
     means = {kind: fmean(values.values()) for kind, values in found.items()}
     controls = {"random": means["automatic"] - means["random"]}
     return Effects(means["automatic"] - means["own"], controls, _gates(*means.values()), records)
@@ -66,11 +67,11 @@ def words_match(context: Context, seed: int) -> Effects:
 def templates_match(context: Context, seed: int) -> Effects:
     """C11-templates: templates that a T5 fills in against the task's own; and against none."""
     need_models()
-    texts = {task: context.store.get(_key("template", FILLER, task, seed), partial(_template, task, seed)) for task in TASKS}
+    texts = {task: context.store.get(_key("template", FILLER, task, seed), partial(_template, task, seed)) for task in FEW}
     own, bare = _mean(context, seed), _mean(context, seed, template="none")
-    by_task = {task: score(context, seed, METHOD, task, template=texts[task]) for task in TASKS}
+    by_task = {task: score(context, seed, METHOD, task, template=texts[task]) for task in FEW}
     found = fmean(by_task.values())
-    records = [{"task": task, "template": texts[task], "score": by_task[task]} for task in TASKS]
+    records = [{"task": task, "template": texts[task], "score": by_task[task]} for task in FEW]
     return Effects(found - own, {"bare": found - bare}, _gates(found, own, bare), records)
 
 
