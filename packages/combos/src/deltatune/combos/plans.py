@@ -121,7 +121,9 @@ def _rate(config: TuneConfig) -> float | None:
     return config.learning_rate if config.deltas else None
 
 
-def carry_out(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False) -> dict[str, Any]:
+def carry_out(
+    plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False, progress: bool = True
+) -> dict[str, Any]:
     """Do what is planned, in a folder: resumable, never half-written; returns what `run.json` says at the end.
 
     Args:
@@ -130,12 +132,13 @@ def carry_out(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: 
         about: added to `run.json`: command, tag.
         config_yaml: the command's options.
         overwrite: throw away a run that is there.
+        progress: show how far it is.
     """
     if not plan.combination.stages:
         return _zero_shot(plan, out_dir, about, config_yaml, overwrite)
     if len(plan.combination.stages) == 1:
-        return tune_to(plan.stage_config(1), out_dir, about, config_yaml, overwrite, None, plan.method(1))
-    return _sequence(plan, out_dir, about, config_yaml, overwrite)
+        return tune_to(plan.stage_config(1), out_dir, about, config_yaml, overwrite, None, plan.method(1), progress)
+    return _sequence(plan, out_dir, about, config_yaml, overwrite, progress)
 
 
 def _zero_shot(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool) -> dict[str, Any]:
@@ -184,7 +187,9 @@ def stage_folder(plan: Plan, out_dir: Path, number: int) -> Path:
     return out_dir / f"{number}-{'+'.join(plan.combination.stages[number - 1])}"
 
 
-def _sequence(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool) -> dict[str, Any]:
+def _sequence(
+    plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool, progress: bool
+) -> dict[str, Any]:
     """Tune stage after stage, each in a folder of its own."""
     settings = plan.settings()
     folder = RunFolder(out_dir, digest_of({**settings, "train_score": plan.train_score}))
@@ -199,7 +204,7 @@ def _sequence(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: 
         start: Path | None = None
         for number in range(1, len(plan.combination.stages) + 1):
             path, config = stage_folder(plan, out_dir, number), plan.stage_config(number)
-            found = tune_to(config, path, about, config_yaml, False, None, plan.method(number, start))
+            found = tune_to(config, path, about, config_yaml, False, None, plan.method(number, start), progress)
             start = path if plan.handover == "best" else Path(f"{path}@{config.train.steps}")
             records += _of_stage(number, (number - 1) * config.train.steps, path)
             facts["stages"].append(_summary(plan, number, found, records))

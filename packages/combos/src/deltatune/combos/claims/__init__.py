@@ -73,7 +73,7 @@ def _orders(figure: Canvas, records: list[dict[str, Any]]) -> None:
 
 
 _UNTUNED = Control("untuned", "it scores higher than the untuned model asked by the same template")
-_claim = partial(Claim, paper="combos", source="section on combining methods", draft=True)
+_claim = partial(Claim, paper="combos", source="section on combining methods")
 _FIRST = tuple(Control(f"{name}, {t}", f"{name} alone, template {t}") for name in ("adapter", "bias") for t in TEMPLATES)
 _PROMPT_LAST = Control("prompt last", "also with the prompt behind the text, where it moves no word")
 
