@@ -65,6 +65,7 @@ def test_counts_are_exact(tmp_path):
 def test_a_shared_run_is_the_published_method_at_world_size():
     plan = measured.plan(measured.TASKS["few"][0], "adapter>prompt", 4, asking=measured.Asking("none", "last"))
     config = plan.stage_config(2)
-    assert plan.rates == (measured.RATES["few"]["adapter"], measured.RATES["few"]["prompt"])
+    assert config.train.optimizer.lr == measured.RATES["few"]["stage"]
+    assert measured.plan("world/aspect-0", "bias", 4).stage_config(1).train.optimizer.lr == measured.RATES["few"]["bias"]
     assert config.task.template == "*cls**sent_0**sep+**mask*prompt*sep+*"
     assert (config.init_seed, config.task.sample_seed, config.train.data_seed) == (4, 4, 4)

@@ -23,6 +23,7 @@ TASKS = {
     "full": ("world/similarity-0", "world/acceptability-1"),
 }
 VARIED = ("world/aspect-0", "world/relation-1", "world/sentiment-0", "world/inference-0")  # single texts and pairs
+PAIRED = ("world/aspect-0", "world/sentiment-0")  # two answers: few enough pairs of words to try
 NOISY = ("world/sentiment-0", "world/topic-0")  # known from few examples, and not solved with all
 SINGLES = ("prompt", "bias", "adapter")
 MIXED = ("prompt+bias", "prompt+adapter", "bias+adapter", "prompt+bias+adapter")
@@ -31,9 +32,12 @@ ORDERS = (
     *("bias>adapter>prompt", "adapter>prompt>bias", "adapter>bias>prompt"),
 )
 # The best of 3e-3, 1e-2, 3e-2 (and 1e-3 and 1e-1, where the best was at an end) by the mean dev score over both tasks with their
-# templates, seeds 101 and 102, on aspect with 16 shots 103 too. The stages of sequences have those of their methods.
+# templates, seeds 101 and 102, on aspect with 16 shots 103 too; of sequences that after the last stage, on aspect.
 RATES = {
-    "few": {"prompt": 1e-2, "bias": 3e-2, "adapter": 3e-2, "prompt+bias": 3e-2, "prompt+adapter": 3e-2, "other": 1e-2},
+    "few": {
+        **{"prompt": 1e-2, "bias": 3e-2, "adapter": 3e-2, "prompt+bias": 3e-2, "prompt+adapter": 3e-2, "other": 1e-2},
+        **{"stage": 3e-3, "demonstrations": 1e-2},
+    },
     "full": {"prompt": 1e-2, "bias": 3e-2, "adapter": 1e-2, "other": 1e-2},
 }
 DATA: dict[str, dict[str, Any]] = {
@@ -94,12 +98,12 @@ def plan(task: str, methods: str, seed: int, data: str = "few", asking: Asking =
     combination, amount, known = Combination.parse(methods), DATA[data], RATES[data]
     choice = TaskChoice(task, shots=amount["shots"], sample_seed=seed, max_test=TEST, label_words=asking.words)
     demos = None if asking.demos is None else Demonstrations(**{"contexts": CONTEXTS, "seed": seed, **asking.demos})
-    optimizer = OptimizerConfig(lr=known.get(methods, known["other"]))
+    kind = "stage" if len(combination.stages) > 1 else methods if demos is None else "demonstrations"
+    optimizer = OptimizerConfig(lr=known.get(kind, known["other"]))
     train = TrainConfig(optimizer, steps=amount["updates"], eval_every=amount["scored every"])
     config = TuneConfig(BackboneConfig(BASE, form="prompt"), choice, (), replace(train, data_seed=seed, dropout_seed=seed), seed)
-    rates = tuple(known["+".join(stage)] for stage in combination.stages) if len(combination.stages) > 1 else None
     sizes = Sizes(PROMPT, asking.place, width=WIDTH)
-    return Plan(combination, config, asking.template, sizes, rates=rates, train_score=data == "few", demos=demos)
+    return Plan(combination, config, asking.template, sizes, train_score=data == "few", demos=demos)
 
 
 def facts(context: Context, seed: int, methods: str, task: str, data: str = "few", **asking: Any) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from deltatune.combos.claims.measured import BASE, DATA, TASKS, TEST, chance, need_models, score
+from deltatune.combos.claims.measured import BASE, DATA, PAIRED, TASKS, TEST, chance, need_models, score
 from deltatune.core.claims.claim import Effects
 from deltatune.core.claims.context import Context
 
@@ -20,8 +20,8 @@ METHOD, FILLER = "bias", "world/t5"
 LIKELY, PAIRS, BEAM = 40, 100, 20
 
 
-def _gates(*values: float) -> dict[str, float]:
-    return {"above_chance": max(values) - fmean(map(chance, FEW)), "no_ceiling": max(values)}
+def _gates(*values: float, tasks: Sequence[str] = FEW) -> dict[str, float]:
+    return {"above_chance": max(values) - fmean(map(chance, tasks)), "no_ceiling": max(values)}
 
 
 def _mean(context: Context, seed: int, **settings: Any) -> float:
@@ -53,15 +53,15 @@ def filtering_helps(context: Context, seed: int) -> Effects:
 def words_match(context: Context, seed: int) -> Effects:
     """C11-words: automatic label words against the task's own; and against words drawn from all."""
     need_models()
-    found: dict[str, dict[str, float]] = {"own": {task: score(context, seed, METHOD, task) for task in FEW}}
+    found: dict[str, dict[str, float]] = {"own": {task: score(context, seed, METHOD, task) for task in PAIRED}}
     records = []
     for kind in ("automatic", "random"):
-        words = {task: context.store.get(_key("words", kind, task, seed), partial(_words, kind, task, seed)) for task in FEW}
-        found[kind] = {task: score(context, seed, METHOD, task, words=words[task]) for task in FEW}
-        records += [{"kind_of_words": kind, "task": task, "words": words[task], "score": found[kind][task]} for task in FEW]
+        words = {task: context.store.get(_key("words", kind, task, seed), partial(_words, kind, task, seed)) for task in PAIRED}
+        found[kind] = {task: score(context, seed, METHOD, task, words=words[task]) for task in PAIRED}
+        records += [{"kind_of_words": kind, "task": task, "words": words[task], "score": found[kind][task]} for task in PAIRED]
     means = {kind: fmean(values.values()) for kind, values in found.items()}
     controls = {"random": means["automatic"] - means["random"]}
-    return Effects(means["automatic"] - means["own"], controls, _gates(*means.values()), records)
+    return Effects(means["automatic"] - means["own"], controls, _gates(*means.values(), tasks=PAIRED), records)
 
 
 def templates_match(context: Context, seed: int) -> Effects:
