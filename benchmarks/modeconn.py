@@ -4,9 +4,10 @@
 
 The 22M-parameter encoder of the test group, fine-tuned on SST-2 and on RTE, and with LoRA on TREC (six kinds of questions).
 Pairs: other seeds (of initial values and of order), the two halves of the training data with one seed, and the two fine-tuned
-tasks, where each task is scored with its own output tensors. No two pairs of a kind share a run, except that the two-task pairs
-are made of runs that the pairs of seeds have as well. Each step is one `deltatune-modeconn` command, printed as it could be
-typed; a finished one is not done again. The number of steps and an estimate are printed first.
+tasks, where each task is scored with its own output tensors. Between LoRAs of other seeds also the line after the rotation of
+their factors is undone (align), and the line of their products (product). No two pairs of a kind share a run, except that the
+two-task pairs are made of runs that the pairs of seeds have as well. Each step is one `deltatune-modeconn` command, printed as
+it could be typed; a finished one is not done again. The number of steps and an estimate are printed first.
 
 Nothing is selected on the examples that are reported, the first 400 of dev (RTE has 277): the last weights are kept, and the
 learning rates are the defaults. A curve is learned between the ends of one task where the line's loss barrier is at least 0.02;
@@ -158,10 +159,15 @@ class Plan:
         cast = ["--precision", lean(), "--train.precision", lean(), "--train.group_by_length", "true"]
         return [*cast, "--train.steps", steps, "--train.eval_every", steps, "--train.select", "last"]
 
-    def line(self, pair: Pair) -> list[Any]:
-        """The command of a line."""
-        ends = ["--left", self.run(pair.left), "--right", self.run(pair.right)]
-        return ["walk", *ends, "--points", self.points, "--split", "dev", "--out_dir", self.out_dir / f"line-{pair.name}"]
+    def line(self, pair: Pair, shape: str = "line") -> list[Any]:
+        """The command of a line; `shape` as `shapes` has it."""
+        ends = ["--left", self.run(pair.left), "--right", self.run(pair.right), *([] if shape == "line" else [f"--{shape}"])]
+        return ["walk", *ends, "--points", self.points, "--split", "dev", "--out_dir", self.out_dir / f"{shape}-{pair.name}"]
+
+    def shapes(self, pair: Pair) -> tuple[str, ...]:
+        """The lines between the ends of a pair: of LoRAs from other initial values also without their factors' symmetries."""
+        symmetric = pair.kind == "seeds" and SUBJECTS[pair.left[0]].delta == "LoRA"
+        return ("line", "align", "product") if symmetric else ("line",)
 
     def curving(self, pair: Pair) -> list[Any]:
         """The command of a curve."""
@@ -220,7 +226,8 @@ def main(
     plan = Plan(data_dir, out_dir, model or encoder(), pairs, steps, curve, points, max_dev)
     every = list(plan.all_pairs())
     ends = dict.fromkeys(end for pair in every for end in (pair.left, pair.right))
-    todo = [*map(plan.tuning, ends), *map(plan.line, every)]
+    lines = [(pair, shape) for pair in every for shape in plan.shapes(pair)]
+    todo = [*map(plan.tuning, ends), *(plan.line(pair, shape) for pair, shape in lines)]
     most = [plan.curving(pair) for pair in every if pair.kind != "tasks"]
     left = not_begun(todo)
     time = f"about {plan.minutes(left):.0f} minutes on one core, plus {plan.minutes(not_begun(most)):.0f} for all curves"
@@ -232,8 +239,9 @@ def main(
     out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / "trec.yaml", QUESTIONS)
     run_steps(PROGRAM, cli.main, todo)
-    found = [record for pair in every for record in described(plan, pair, "line", out_dir / f"line-{pair.name}")]
-    bent = [pair for pair in every if pair.kind != "tasks" and any(r["barrier"] >= HIGH for r in found if r["pair"] == pair.name)]
+    found = [record for pair, shape in lines for record in described(plan, pair, shape, out_dir / f"{shape}-{pair.name}")]
+    high = {record["pair"] for record in found if record["shape"] == "line" and record["barrier"] >= HIGH}
+    bent = [pair for pair in every if pair.kind != "tasks" and pair.name in high]
     run_steps(PROGRAM, cli.main, [plan.curving(pair) for pair in bent])
     found += [record for pair in bent for record in described(plan, pair, "curve", out_dir / f"curve-{pair.name}" / "sweep")]
     publish(found, rows(found), records, table)

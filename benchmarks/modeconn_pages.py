@@ -13,7 +13,7 @@ from deltatune.modeconn import figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {"line": "#1f77b4", "curve": "#ff7f0e"}
+COLOURS = {"line": "#1f77b4", "align": "#2ca02c", "product": "#9467bd", "curve": "#ff7f0e"}
 
 
 def rows(found: list[dict[str, Any]]) -> str:

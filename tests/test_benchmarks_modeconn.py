@@ -23,13 +23,14 @@ def script(monkeypatch):
 def test_the_dry_run_lists_every_tuning_and_every_line(script, tmp_path, capsys):
     script("modeconn")["main"](Path("data"), tmp_path / "out", model="folder", pairs=2, dry_run=True)
     first, *lines = capsys.readouterr().out.splitlines()
-    # Of each of three subjects 4 runs for the seeds and 4 halves; 2 lines for each kind and subject, and 2 between tasks.
-    assert first.startswith("38 steps, 0 of them finished, then at most 12 curves; about ")
+    # Of each of three subjects 4 runs for the seeds and 4 halves; 2 lines for each kind and subject, 4 more between LoRAs of
+    # other seeds, and 2 between tasks.
+    assert first.startswith("42 steps, 0 of them finished, then at most 12 curves; about ")
     commands = [line.split()[1] for line in lines]
-    assert (commands.count("tune"), commands.count("walk"), len(lines)) == (24, 14, 38)
+    assert (commands.count("tune"), commands.count("walk"), len(lines)) == (24, 18, 42)
     assert sum("--half first" in line for line in lines) == sum("--half second" in line for line in lines) == 6
     folders = [line.split()[-1] for line in lines]
-    assert len(set(folders)) == 38
+    assert len(set(folders)) == 42
     for line in lines[24:]:
         words = line.split()
         assert {words[words.index("--left") + 1], words[words.index("--right") + 1]} <= set(folders[:24])
