@@ -54,7 +54,7 @@ def draw(found: list[dict[str, Any]], folder: Path) -> Iterator[Path]:
 
 
 def _draw(figure: Figure, own: list[dict[str, Any]], tasks: list[str]) -> None:
-    grid = figure.subplots(len(tasks), 2, squeeze=False)
+    grid, means_of = figure.subplots(len(tasks), 2, squeeze=False), {}
     for sides, task in zip(grid, tasks, strict=True):
         for axes, what in zip(sides, ("loss", "value"), strict=True):
             for shape in dict.fromkeys(r["shape"] for r in own if r["task"] == task):
@@ -64,9 +64,9 @@ def _draw(figure: Figure, own: list[dict[str, Any]], tasks: list[str]) -> None:
                         r["x"], r[what], color=COLOURS[shape], linewidth=0.7, alpha=0.5, linestyle="-" if r["good"] else ":"
                     )
                 means = [statistics.mean(values) for values in zip(*(r[what] for r in paths), strict=True)]
-                label = f"{shape}, mean of {len(paths)}" if len(paths) > 1 else shape
-                axes.plot(paths[0]["x"], means, color=COLOURS[shape], marker="o", markersize=3, label=label)
+                [means_of[shape]] = axes.plot(paths[0]["x"], means, color=COLOURS[shape], marker="o", markersize=3)
             axes.set_ylabel(f"{task}: {'dev loss' if what == 'loss' else paths[0]['metric']}")
-        sides[0].legend(frameon=False, fontsize=8)
     for axes in grid[-1]:
         axes.set_xlabel("place on the path")
+    names = [f"{shape}, mean over pairs" for shape in means_of]
+    figure.legend(list(means_of.values()), names, loc="outside upper center", frameon=False, fontsize=8, ncols=len(names))
