@@ -162,7 +162,7 @@ def unflatten(vector: Tensor, like: Weights, input_major: bool = False) -> dict[
         raise DeltatuneError(f"unflatten: the vector has shape {tuple(vector.shape)} and the layout ({expected},)")
     result = {}
     # Split, not sliced: the gradient of each slice would be a vector of the whole length.
-    for row, piece in zip(rows, vector.split([row.end - row.start for row in rows]), strict=True):
+    for row, piece in zip(rows, torch.split(vector, [row.end - row.start for row in rows]), strict=True):
         shaped = piece.reshape(row.shape[::-1]).T if row.transposed else piece.reshape(row.shape)
         result[row.name] = shaped.to(like[row.name].dtype)
     return result
