@@ -81,7 +81,8 @@ def table(found: dict[str, Any]) -> str:
     ranges = ["seeds " + _range(claims) for claims in found["sets"]]
     lines = [f"| claim | statement | unit | {' | '.join(ranges)} | verdict |", "|---|---|---|---|---|---|"]
     for one, two in zip(*found["sets"], strict=True):
-        statement = one["statement"][:1].lower() + one["statement"][1:]
+        first, _, rest = one["statement"].partition(" ")
+        statement = f"{first.lower() if first == first.capitalize() else first} {rest}"  # RoBERTa stays as it is written
         verdict = one["verdict"] if one["verdict"] == two["verdict"] else f"{one['verdict']}, {two['verdict']}"
         lines.append(f"| {one['id']} | {statement} | {one['unit']} | {_cell(one)} | {_cell(two)} | {verdict} |")
     differ = f"The verdict differs between the sets for {', '.join(found['flipped'])}."
