@@ -31,9 +31,9 @@ ORDERS = (
     *("prompt>bias>adapter", "prompt>adapter>bias", "bias>prompt>adapter"),
     *("bias>adapter>prompt", "adapter>prompt>bias", "adapter>bias>prompt"),
 )
-# The best of 3e-3, 1e-2 and 3e-2 (of sequences 3e-3 and 1e-2) by the mean dev score over both tasks with their templates, seeds 101
-# and 102, on aspect with 16 shots 103 too; of sequences that after the last stage, on aspect. At 1e-1 BitFit and adapters diverge
-# with 16 shots; it was not tried for the others.
+# The best of 3e-3, 1e-2 and 3e-2 (of sequences 3e-3 and 1e-2) by the mean dev score over both tasks with their templates, seeds
+# 101 and 102, on aspect with 16 shots 103 too; of sequences that after the last stage, on aspect. At 1e-1 BitFit and adapters
+# diverge with 16 shots; it was not tried for the others.
 RATES = {
     "few": {
         **{"prompt": 1e-2, "bias": 3e-2, "adapter": 3e-2, "prompt+bias": 3e-2, "prompt+adapter": 3e-2, "other": 1e-2},
