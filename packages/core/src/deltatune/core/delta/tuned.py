@@ -115,6 +115,8 @@ class Tuned(nn.Module):
     def call(self, batch: Batch, **settings: Any) -> Any:
         """The model's own output for `batch`, deltas active; `settings` such as `output_attentions` go to the model."""
         inputs = self._inputs(batch)
+        if self.backbone.form == "text":
+            settings = {"use_cache": False, **settings}  # nothing is decoded after it: the keys and values would be thrown away
         with self._precision():
             return self._call(lambda model: model(**inputs, **settings))
 
