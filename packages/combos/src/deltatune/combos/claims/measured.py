@@ -45,7 +45,7 @@ DATA: dict[str, dict[str, Any]] = {
     "few": {"shots": 16, "updates": 120, "scored every": 40},
     "full": {"shots": None, "updates": 400, "scored every": 100},
 }
-TEST, PROMPT, WIDTH, CONTEXTS = 500, 5, 8, 4
+TEST, FEW_TESTED, PROMPT, WIDTH, CONTEXTS = 500, 20, 5, 8, 4
 PUBLISHED = {
     "prompt": 10_240,
     "bias": 323_673,
@@ -97,14 +97,16 @@ def plan(task: str, methods: str, seed: int, data: str = "few", asking: Asking =
     from deltatune.core.tune_config import TaskChoice, TuneConfig
 
     combination, amount, known = Combination.parse(methods), DATA[data], RATES[data]
-    choice = TaskChoice(task, shots=amount["shots"], sample_seed=seed, max_test=TEST, label_words=asking.words)
+    sequence = len(combination.stages) > 1  # judged on dev alone
+    tested = FEW_TESTED if sequence else TEST
+    choice = TaskChoice(task, shots=amount["shots"], sample_seed=seed, max_test=tested, label_words=asking.words)
     demos = None if asking.demos is None else Demonstrations(**{"contexts": CONTEXTS, "seed": seed, **asking.demos})
-    kind = "stage" if len(combination.stages) > 1 else methods if demos is None else "demonstrations"
+    kind = "stage" if sequence else methods if demos is None else "demonstrations"
     optimizer = OptimizerConfig(lr=known.get(kind, known["other"]))
     train = TrainConfig(optimizer, steps=amount["updates"], eval_every=amount["scored every"])
     config = TuneConfig(BackboneConfig(BASE, form="prompt"), choice, (), replace(train, data_seed=seed, dropout_seed=seed), seed)
     sizes = Sizes(PROMPT, asking.place, width=WIDTH)
-    return Plan(combination, config, asking.template, sizes, train_score=data == "few", demos=demos)
+    return Plan(combination, config, asking.template, sizes, train_score=data == "few" and not sequence, demos=demos)
 
 
 def facts(context: Context, seed: int, methods: str, task: str, data: str = "few", **asking: Any) -> dict[str, Any]:
