@@ -29,7 +29,7 @@ RECORDS = [
 
 
 def test_every_claim_of_the_specification_is_declared():
-    assert [claim.id for claim in CLAIMS] == [f"C{number}" for number in range(1, 14)]
+    assert [claim.id for claim in CLAIMS if "-" not in claim.id] == [f"C{number}" for number in range(1, 14)]
     assert [claim.id for claim in CLAIMS if claim.tier == "headline"] == ["C1", "C2", "C3", "C7", "C8", "C11"]
     for claim in CLAIMS:
         assert {"random", "zero", "mean_point", "chance"} <= {control.name for control in claim.controls}, claim.id

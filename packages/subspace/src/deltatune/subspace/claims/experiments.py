@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 from deltatune.core.claims import Context, Effects
 from deltatune.subspace.claims.further import chance_cells, excess
-from deltatune.subspace.claims.measured import MANY, NAMES, OTHER, SAME, UNSEEN, Setup, above_chance, beside, mean, solved, unseen
+from deltatune.subspace.claims.measured import (
+    CONTROLS,
+    MANY,
+    NAMES,
+    OTHER,
+    SAME,
+    UNSEEN,
+    Records,
+    Setup,
+    above_chance,
+    beside,
+    mean,
+    solved,
+    unseen,
+)
 
 ONE, SEVERAL = Setup(), Setup(MANY, k=16, updates=600)
 DIMENSIONS = (1, 2, 4, 8, 16, 32)
 COUNTS = (1, 3, 8)
+ALIKE = SAME[:1]  # where several subspaces are compared
 
 
 def optimization(context: Context, seed: int) -> Effects:
@@ -44,7 +60,8 @@ def many_tasks(context: Context, seed: int) -> Effects:
 
 def more_sources(context: Context, seed: int) -> Effects:
     """C5."""
-    found = {n: unseen(context, replace(SEVERAL, sources=MANY[:n]), UNSEEN, seed) for n in COUNTS}
+    setups = {n: replace(SEVERAL, sources=MANY[:n]) for n in COUNTS}
+    found = {n: unseen(context, own, UNSEEN, seed, CONTROLS if own == SEVERAL else ()) for n, own in setups.items()}
     one, three, eight = (mean(found[n], "optimization") for n in COUNTS)
     records = [{"sources": n, "relative": mean(own, "optimization")} for n, own in found.items()]
     return Effects(eight - one, {"steps": min(three - one, eight - three), **beside(found[8])}, solved(found[8]), records)
@@ -58,12 +75,23 @@ def relatedness(context: Context, seed: int) -> Effects:
     return Effects(gap, beside(same), gates, [*same, *other])
 
 
+def _of_k(context: Context, k: int, seed: int) -> Records:
+    return unseen(context, replace(ONE, k=k), ALIKE, seed, CONTROLS if k == ONE.k else ())
+
+
 def small_k(context: Context, seed: int) -> Effects:
     """C7."""
-    found = {k: unseen(context, replace(ONE, k=k), SAME, seed) for k in DIMENSIONS}
+    four, many = (_of_k(context, k, seed) for k in (4, 32))
+    gap = mean(many, "optimization") - mean(four, "optimization")
+    return Effects(gap, beside(four), solved(four))
+
+
+def smaller_k(context: Context, seed: int) -> Effects:
+    """C7-more."""
+    found = {k: _of_k(context, k, seed) for k in DIMENSIONS}
     values = {k: mean(records, "optimization") for k, records in found.items()}
-    records = [{"k": k, "relative": value, "random": mean(found[k], "random optimization")} for k, value in values.items()]
-    return Effects(values[32] - values[4], beside(found[4]), solved(found[4]), records)
+    records = [{"k": k, "relative": value, "transfer": mean(found[k], "transfer")} for k, value in values.items()]
+    return Effects(values[4] - values[1], beside(found[4]), solved(found[4]), records)
 
 
 def order_of_targets(context: Context, seed: int) -> Effects:
@@ -95,19 +123,32 @@ def above_original(context: Context, seed: int) -> Effects:
     return Effects(share, beside(records) | {"significant": significant}, solved(records), records)
 
 
+def _without(name: str) -> Setup:
+    """A subspace without mixing, without the task loss, or without reconstruction."""
+    changed: dict[str, dict[str, Any]] = {
+        "mixing": {"mixing": "own"},
+        "task": {"terms": "reconstruction"},
+        "reconstruction": {"terms": "task"},
+    }
+    return replace(ONE, objective=replace(ONE.objective, **changed[name]))
+
+
 def mixing(context: Context, seed: int) -> Effects:
     """C11."""
-    ways = {
-        "mixed": ONE,
-        "own": replace(ONE, objective=replace(ONE.objective, mixing="own")),
-        "rebuilt": replace(ONE, objective=replace(ONE.objective, terms="reconstruction")),
-        "task": replace(ONE, objective=replace(ONE.objective, terms="task")),
-    }
-    found = {name: unseen(context, setup, SAME, seed) for name, setup in ways.items()}
-    moved = {name: mean(records, "transfer") for name, records in found.items()}
-    direct = {name: mean(records, "optimization") for name, records in found.items()}
-    effect = moved["mixed"] - max(moved["own"], moved["rebuilt"])
-    apart = direct["mixed"] - max(direct["own"], direct["rebuilt"])
-    controls = beside(found["mixed"], "transfer") | {"optimization": effect - apart}
-    records = [{"way": name, "transfer": moved[name], "optimization": direct[name]} for name in ways]
-    return Effects(effect, controls, solved(found["mixed"]), records)
+    mixed = unseen(context, ONE, ALIKE, seed)
+    others = [unseen(context, _without(name), ALIKE, seed, ()) for name in ("mixing", "task")]
+    effect, apart = (mean(mixed, kind) - max(mean(records, kind) for records in others) for kind in ("transfer", "optimization"))
+    controls = beside(mixed, "transfer") | {"optimization": effect - apart}
+    names = ("mixed", "own points", "reconstruction alone")
+    records = [
+        {"way": name, **{kind: mean(own, kind) for kind in ("transfer", "optimization")}}
+        for name, own in zip(names, (mixed, *others), strict=True)
+    ]
+    return Effects(effect, controls, solved(mixed), records)
+
+
+def reconstruction(context: Context, seed: int) -> Effects:
+    """C11-task."""
+    both, alone = unseen(context, ONE, ALIKE, seed), unseen(context, _without("reconstruction"), ALIKE, seed, ())
+    gain = mean(both, "transfer") - mean(alone, "transfer")
+    return Effects(gain, beside(both, "transfer"), solved(both), [*both, *alone])
