@@ -5,7 +5,18 @@ from __future__ import annotations
 from deltatune.core.cli.runner import locate
 from deltatune.subspace.cli import COMMANDS
 
-NAMES = ["make-init", "train-delta", "approximate", "add", "optimize", "transfer", "landscape", "report", "reproduce"]
+NAMES = [
+    "make-init",
+    "train-delta",
+    "approximate",
+    "hypernetwork",
+    "add",
+    "optimize",
+    "transfer",
+    "landscape",
+    "report",
+    "reproduce",
+]
 
 
 def test_the_published_procedures_are_commands():

@@ -12,7 +12,8 @@ from deltatune.core.optim import Adafactor
 from deltatune.core.weights import flatten
 from deltatune.subspace.approximation import trimmed
 from deltatune.subspace.coordinates import Coordinates
-from deltatune.subspace.intrinsic import Fastfood, fwht, hyper_matrix, hyper_prefix
+from deltatune.subspace.decoders import Linear
+from deltatune.subspace.intrinsic import Fastfood, fwht
 from deltatune.subspace.objective import encode_all, reconstructions, spread, stick
 from deltatune.subspace.projections import STD, draw, named
 
@@ -278,14 +279,17 @@ def test_linear_hypernetworks(golden):
         if name.startswith(("hyper", "adapter/", "lora/"))
     }
     point, x = archive["hyper/share_intrinsic"], archive["adapter/x"]
-    first, second = (
-        hyper_matrix(point, archive[f"hyper_adapter/{side}"], shape) for side, shape in (("A", (6, 3)), ("B", (3, 6)))
-    )
+
+    def matrix(name, shape):  # published: I^T H
+        return Linear(archive[name].T).decode(point).reshape(shape)
+
+    first, second = matrix("hyper_adapter/A", (6, 3)), matrix("hyper_adapter/B", (3, 6))
     close(archive["adapter/residual"] + torch.nn.functional.silu(x @ first) @ second, archive["hyper_adapter/out"])
-    first, second = (hyper_matrix(point, archive[f"hyper_lora/{side}"], shape) for side, shape in (("A", (6, 3)), ("B", (3, 7))))
+    first, second = matrix("hyper_lora/A", (6, 3)), matrix("hyper_lora/B", (3, 7))
     frozen = archive["lora/x"] @ archive["hyper_lora/weight"].T
     close(frozen + 7 / 3 * (archive["lora/x"] @ first @ second), archive["hyper_lora/out"])
-    made = hyper_prefix(point, archive["hyper_prefix/weight"], archive["hyper_prefix/bias"], archive["hyper_prefix/out"].shape)
+    made = archive["hyper_prefix/bias"] + Linear(archive["hyper_prefix/weight"]).decode(point)  # the bias is a trained start
+    made = made.reshape(archive["hyper_prefix/out"].shape)
     close(made, archive["hyper_prefix/out"])
 
 

@@ -61,7 +61,7 @@ class Approximation:
         """The points (T, k) of the solutions of a task, the first ones by default. Differentiable."""
         chosen = solution or [0] * len(self.space.names)
         vectors = [found[number] for found, number in zip(self.sources.vectors[task], chosen, strict=True)]
-        return encode_all(list(self.space.projections.values()), vectors, self.space.objective)
+        return encode_all(list(self.space.encoders.values()), vectors, self.space.objective)
 
     def loss(self, batch: Batch) -> Tensor:
         """The objective of a batch made by `Drawn`, (): the mean over its examples.
@@ -69,7 +69,7 @@ class Approximation:
         Examples of one draw pass the model together, without the padding of the others. Each projection is used once for all
         that the batch asks of it: at the published sizes it is read from memory for longer than the model computes.
         """
-        objective, projections = self.space.objective, list(self.space.projections.values())
+        objective, projections = self.space.objective, list(self.space.encoders.values())
         groups = _groups(batch["draw"])
         keys = [(int(batch["task"][rows[0]]), *batch["solution"][rows[0]].tolist()) for rows in groups]
         distinct = list(dict.fromkeys(keys))
@@ -111,7 +111,7 @@ class Approximation:
 
     def rebuilt(self, task: int) -> dict[str, float]:
         """How far each delta's first solution is from what its point is decoded into, as a share of its length."""
-        projections, vectors = list(self.space.projections.values()), [found[0] for found in self.sources.vectors[task]]
+        projections, vectors = list(self.space.encoders.values()), [found[0] for found in self.sources.vectors[task]]
         with torch.no_grad():
             values = reconstructions("relative", projections, vectors, self.points(task))
         return dict(zip(self.space.names, values.tolist(), strict=True))

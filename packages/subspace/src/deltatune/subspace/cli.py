@@ -13,6 +13,7 @@ COMMANDS: Commands = {
     "make-init": Lazy(f"{_HERE}.originals:make_init", "store the initial deltas that all solutions start from"),
     "train-delta": Lazy(f"{_HERE}.originals:train_delta", "tune the original solutions of a list of tasks"),
     "approximate": Lazy(f"{_HERE}.approximating:approximate", "learn the subspace from the solutions of one task or of many"),
+    "hypernetwork": Lazy(f"{_HERE}.hypernetworks:hypernetwork", "learn decoders on a task instead, with no solutions"),
     "add": Lazy(f"{_HERE}.adding:add", "add source tasks to a trained subspace without training it"),
     "optimize": Lazy(f"{_HERE}.optimizing:optimize", "solve tasks by tuning only their coordinates in the subspace"),
     "transfer": Lazy(f"{_HERE}.optimizing:transfer", "decode a solution found through one delta into the others"),

@@ -1,4 +1,4 @@
-"""Structured random projections and linear hypernetworks: other ways from a few numbers to many.
+"""Structured random projections: a way from a few numbers to the many of a whole model.
 
 The structured projection (Fastfood) of I (k,) to DD values, LL the next power of two, is
 
@@ -89,20 +89,20 @@ class Fastfood:
             raise DeltatuneError(f"fastfood: B, Pi and G have {padded}, {len(self.order)}, {len(self.scale)} entries")
 
     def __call__(self, point: Tensor) -> Tensor:
-        """I (k,) to (DD,), k at most LL. Differentiable in I and G."""
-        padded = torch.nn.functional.pad(point, (0, len(self.signs) - len(point)))
-        mixed = fwht(self.signs * padded, published_backward=self.published_backward)[self.order]
+        """I (..., k) to (..., DD), k at most LL. Differentiable in I and G."""
+        padded = torch.nn.functional.pad(point, (0, len(self.signs) - point.shape[-1]))
+        mixed = fwht(self.signs * padded, published_backward=self.published_backward)[..., self.order]
         spread = fwht(self.scale * mixed, published_backward=self.published_backward)
-        return spread[: self.size] / (self.divisor * sqrt(self.size / len(self.signs)))
+        return spread[..., : self.size] / (self.divisor * sqrt(self.size / len(self.signs)))
 
     def to(self, device: torch.device) -> Fastfood:
         """The same on another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in ("signs", "order", "scale")})
 
 
-def draw_fastfood(size: int, generator: torch.Generator) -> Fastfood:
-    """A projection to `size` values, drawn on the CPU."""
-    padded = 1 << max(0, size - 1).bit_length()
+def draw_fastfood(size: int, generator: torch.Generator, padded: int | None = None) -> Fastfood:
+    """A projection to `size` values, drawn on the CPU; LL is the next power of two, or `padded`."""
+    padded = padded or 1 << max(0, size - 1).bit_length()
     signs = (torch.randint(0, 2, (padded,), generator=generator) * 2 - 1).float()
     order = torch.randperm(padded, generator=generator)
     scale = torch.randn(padded, generator=generator)
@@ -112,13 +112,3 @@ def draw_fastfood(size: int, generator: torch.Generator) -> Fastfood:
 def draw_dense(size: int, k: int, generator: torch.Generator, std: float = 0.01) -> Tensor:
     """The dense alternative R (DD, k) ~ N(0, std^2); the projection is R I, without normalisation."""
     return torch.randn(size, k, generator=generator) * std
-
-
-def hyper_matrix(point: Tensor, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A matrix that is a linear function of I (k,): reshape(I^T H), H (k, size). Differentiable."""
-    return (point @ weights).reshape(shape)
-
-
-def hyper_prefix(point: Tensor, weight: Tensor, bias: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Keys and values W I + b of all layers, reshaped to (L, 2, heads, positions, width of a head). Differentiable."""
-    return (weight @ point + bias).reshape(shape)

@@ -5,15 +5,16 @@ A delta, written as one vector, is x (D,): its tuned values minus the initial va
     point   P = W2 f(W1 x + b1) + b2,   W1 (k, D), W2 (k, k)     (encoder)
     decoded x' = V P,                   V (D, k)                 (decoder, no bias)
 
-Nothing here knows a model; several deltas that meet in one space have a `Projection` each, and need not be of one size.
+Nothing here knows a model; several deltas that meet in one space have a `Projection` each, and need not be of one size. What
+only decodes is in `deltatune.subspace.decoders`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +30,34 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu": functional.leaky_relu,
 }
 STD = 0.02  # of every first value, biases included, as published
+
+
+class Decoder(Protocol):
+    """A map from the subspace to a delta, as `Projection` and `deltatune.subspace.decoders` have it."""
+
+    @property
+    def k(self) -> int:
+        """Dimensions of the subspace."""
+
+    @property
+    def size(self) -> int:
+        """D, the length of the delta."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+    def decode(self, points: Tensor) -> Tensor:
+        """Deltas (..., D) of points (..., k), float32: what is to be added to the initial values. Differentiable."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Field -> tensor: all that is to be kept."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+
+    def random(self, generator: torch.Generator) -> Self:
+        """The control: random directions of the same lengths."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +96,22 @@ class Projection:
         """D, the length of the delta."""
         return self.encoder_weight.shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.decoder_weight.device
+
     def tensors(self) -> dict[str, Tensor]:
         """Field -> tensor."""
         return {item.name: getattr(self, item.name) for item in fields(Projection)}
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def random(self, generator: torch.Generator) -> Self:
+        """The control: a decoder whose columns have random directions and the lengths of those of V."""
+        return replace(self, decoder_weight=random_columns(self.decoder_weight, generator))
 
     def encode(self, vectors: Tensor, activation: Activation = "tanh", second: Projection | None = None) -> Tensor:
         """Points (..., k) of deltas (..., D), float32. Differentiable.
@@ -127,27 +169,13 @@ def parameter_count(size: int, k: int) -> int:
     return 2 * size * k + k * k + 2 * k
 
 
-def with_random_decoder(projection: Projection, generator: torch.Generator) -> Projection:
-    """The control: a decoder whose columns have random directions and the lengths of those of V."""
-    trained = projection.decoder_weight.float()
-    columns = torch.randn(trained.shape, generator=generator).to(trained.device)
-    columns = columns * (trained.norm(dim=0) / columns.norm(dim=0))
-    return Projection(**{**projection.tensors(), "decoder_weight": columns.to(projection.decoder_weight.dtype)})
+def random_columns(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """A matrix of random columns, drawn on the CPU, with the lengths of those of `weight` and its dtype."""
+    columns = torch.randn(weight.shape, generator=generator).to(weight.device)
+    scaled: Tensor = columns * (weight.float().norm(dim=0) / columns.norm(dim=0))
+    return scaled.to(weight.dtype)
 
 
-def named(projections: Mapping[str, Projection]) -> dict[str, Tensor]:
+def named(decoders: Mapping[str, Decoder]) -> dict[str, Tensor]:
     """`delta.field` -> tensor, for files and optimizers."""
-    return {f"{name}.{field}": tensor for name, own in projections.items() for field, tensor in own.tensors().items()}
-
-
-def from_named(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> dict[str, Projection]:
-    """The inverse of `named` for the deltas `names`.
-
-    Raises:
-        DeltatuneError: a tensor is missing.
-    """
-    wanted = [item.name for item in fields(Projection)]
-    for name in names:
-        if lost := [field for field in wanted if f"{name}.{field}" not in tensors]:
-            raise DeltatuneError(f"the projection of {name} has no {lost[0]}; the file is damaged, approximate again")
-    return {name: Projection(**{field: tensors[f"{name}.{field}"] for field in wanted}) for name in names}
+    return {f"{name}.{field}": tensor for name, own in decoders.items() for field, tensor in own.tensors().items()}

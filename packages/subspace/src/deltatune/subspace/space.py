@@ -23,8 +23,9 @@ from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json, replacing, write_json
 from deltatune.core.weights import Weights, check_match, flatten, layout, unflatten
+from deltatune.subspace.decoders import Masked, from_named, kind_of
 from deltatune.subspace.objective import Objective, encode_all
-from deltatune.subspace.projections import Projection, from_named, named, with_random_decoder
+from deltatune.subspace.projections import Decoder, Projection, named
 
 FORMAT = 1
 TENSORS, ABOUT = "subspace.safetensors", "subspace.json"
@@ -37,7 +38,7 @@ class Subspace:
     Args:
         configs: name of a delta -> its settings (and those of the task head beside it); the order is that of the points.
         inits: the initial values that every solution of that name was tuned from.
-        projections: encoder and decoder of each.
+        projections: encoder and decoder of each, or a decoder alone.
         points: source task -> its points (N, T, k): N solutions, T deltas.
         objective: what it was trained with; the activation of the encoders belongs to it.
         base: which model (see `deltatune.core.checkpoint.base_record`).
@@ -48,7 +49,7 @@ class Subspace:
 
     configs: Mapping[str, tuple[DeltaConfig, ...]]
     inits: Mapping[str, Weights]
-    projections: Mapping[str, Projection]
+    projections: Mapping[str, Decoder]
     points: Mapping[str, Tensor]
     objective: Objective
     base: Mapping[str, Any]
@@ -70,9 +71,23 @@ class Subspace:
     def starts(self) -> dict[str, Tensor]:
         """The initial values as vectors (D,), where the projections are."""
         return {
-            name: flatten(weights, input_major=True).to(self.projections[name].decoder_weight.device)
-            for name, weights in self.inits.items()
+            name: flatten(weights, input_major=True).to(self.projections[name].device) for name, weights in self.inits.items()
         }
+
+    @property
+    def encoders(self) -> dict[str, Projection]:
+        """The projections, which all encode.
+
+        Raises:
+            DeltatuneError: one only decodes.
+        """
+        found = {name: own for name, own in self.projections.items() if isinstance(own, Projection)}
+        if lost := [name for name in self.names if name not in found]:
+            raise DeltatuneError(
+                f"{self.path or 'the subspace'}: {lost[0]} has no encoder, since `hypernetwork` learns from no solutions; "
+                "give a subspace made by `approximate`"
+            )
+        return found
 
     def decode(self, name: str, point: Tensor) -> dict[str, Tensor]:
         """The weights of delta `name` at `point` (k,): initial values plus V I. Differentiable.
@@ -102,7 +117,7 @@ class Subspace:
     def encode(self, weights: Mapping[str, Weights]) -> Tensor:
         """The points (T, k) of a solution of each delta."""
         vectors = [self.vector(name, weights[name]) for name in self.names]
-        return encode_all(list(self.projections.values()), vectors, self.objective)
+        return encode_all(list(self.encoders.values()), vectors, self.objective)
 
     def mean_point(self) -> Tensor:
         """The mean of the points of all source tasks and deltas (k,)."""
@@ -113,8 +128,7 @@ class Subspace:
     def with_random_decoders(self, seed: int) -> Subspace:
         """The control: decoders of random directions and the same column lengths; encoders and points as they are."""
         generator = torch.Generator().manual_seed(seed)
-        drawn = {name: with_random_decoder(own, generator) for name, own in self.projections.items()}
-        return replace(self, projections=drawn)
+        return replace(self, projections={name: own.random(generator) for name, own in self.projections.items()})
 
     def only(self, tensors: Mapping[str, Sequence[str]]) -> Subspace:
         """The control: of each delta that is named, only these tensors leave their initial values.
@@ -125,18 +139,13 @@ class Subspace:
         kept = dict(self.projections)
         for name, wanted in tensors.items():
             self.require(name)
-            rows = [torch.full((row.end - row.start, 1), row.name in wanted) for row in layout(self.inits[name], True)]
-            decoder = self.projections[name].decoder_weight
-            own = self.projections[name].tensors() | {"decoder_weight": decoder * torch.cat(rows).to(decoder)}
-            kept[name] = Projection(**own)
+            rows = [torch.full((row.end - row.start,), float(row.name in wanted)) for row in layout(self.inits[name], True)]
+            kept[name] = Masked(kept[name], torch.cat(rows).to(kept[name].device))
         return replace(self, projections=kept)
 
     def to(self, device: torch.device) -> Subspace:
         """The same with projections and points on another device."""
-        moved = {
-            name: replace(own, **{key: tensor.to(device) for key, tensor in own.tensors().items()})
-            for name, own in self.projections.items()
-        }
+        moved = {name: own.to(device) for name, own in self.projections.items()}
         return replace(self, projections=moved, points={task: points.to(device) for task, points in self.points.items()})
 
     def require(self, name: str) -> None:
@@ -179,6 +188,7 @@ def save(path: Path, space: Subspace) -> None:
                 "deltas": {name: [config.describe() for config in own] for name, own in space.configs.items()},
                 "names": {name: list(weights) for name, weights in space.inits.items()},
                 "sizes": {name: own.size for name, own in space.projections.items()},
+                "decoders": {name: kind_of(own) for name, own in space.projections.items()},
                 "tasks": list(space.points),
                 "objective": asdict(space.objective),
                 "base": dict(space.base),
@@ -210,7 +220,7 @@ def read(path: Path) -> Subspace:
     return Subspace(
         configs={name: tuple(config_from(item, str(folder)) for item in own) for name, own in about["deltas"].items()},
         inits={name: {key: held[f"init/{name}/{key}"] for key in keys} for name, keys in about["names"].items()},
-        projections=from_named(projected, tuple(about["deltas"])),
+        projections=from_named(projected, about.get("decoders") or dict.fromkeys(about["deltas"], "projection")),
         points={task: held[f"points/{task}"] for task in about["tasks"]},
         objective=Objective(**about["objective"]),
         base=about["base"],

@@ -182,7 +182,7 @@ def approximate(
     tuned = attach_each(inputs.backbone, space.configs)
     per = per_of(config.objective.draw, len(inputs.sources.names))
     model = Approximation(space, tuned, inputs.sources, per)
-    tensors = trained(space.projections)
+    tensors = trained(space.encoders)
     for tensor in tensors.values():
         tensor.requires_grad_(True)
     drawn = _source(config, inputs, per)
@@ -198,7 +198,7 @@ def approximate(
             tensors[name].requires_grad_(False)
         history.selected.clear()  # a copy of everything
         points = {task: all_points(model, number) for number, task in enumerate(inputs.sources.names)}
-    whole = replace(space, projections=assembled(space.projections), points=points)
+    whole = replace(space, projections=assembled(space.encoders), points=points)
     processes.lead(partial(spaces.save, folder.path / "subspace", whole))
     del whole
     records = list(judge.records())

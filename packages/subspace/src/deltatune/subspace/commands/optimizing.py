@@ -246,8 +246,8 @@ def located(space: Subspace, opened: TunedRun, name: str) -> tuple[torch.Tensor,
             raise DeltatuneError(f"{opened.path}: its coordinates belong to another subspace or to random decoders; give its own")
         return torch.tensor(facts["found"]["coordinates"]), "coordinates as they were tuned"
     vector = space.vector(name, opened.saved.weights)
-    second = list(space.projections.values())[1] if space.objective.shared_second_layer and name == space.names[0] else None
-    own = space.projections[name]
+    second = list(space.encoders.values())[1] if space.objective.shared_second_layer and name == space.names[0] else None
+    own = space.encoders[name]
     point = own.encode(vector, space.objective.activation, second)
     lost = float((vector - own.decode(point)).norm() / vector.norm().clamp(min=1e-12))
     return point, f"coordinates from the encoder of {name}; {100 * lost:.1f}% of the solution is not rebuilt from them"
