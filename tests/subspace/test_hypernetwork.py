@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -49,7 +51,8 @@ def test_the_control_has_scales_of_the_same_length_for_each_tensor():
 @pytest.fixture
 def maps(bench, command, tmp_path):
     words = ["make-init", "--model", bench / "model", "--form", "prompt", "--out_dir", tmp_path / "init"]
-    command(*words, "--deltas+", "LoRA", "--deltas.rank", 1, "--deltas+", "Prefix", "--deltas.length", 2, "--deltas+", "Full")
+    words += ["--deltas+", "LoRA", "--deltas.rank", 1, "--deltas+", "Prefix", "--deltas.length", 2, "--deltas.width", "null"]
+    command(*words, "--deltas+", "Full")
     words = ["hypernetwork", "--init", tmp_path / "init", "--task", bench / "first.yaml", "--k", 3, *SHORT]
     shown = command(*words, "--out_dir", tmp_path / "maps")
     assert "3 numbers decoded into each" in shown
@@ -73,6 +76,11 @@ def test_a_hypernetwork_is_a_subspace_without_encoders(maps, bench, command, ref
     said = refused("transfer", "--subspace", maps / "maps", "--run", bench / "original/first/lora", "--out_dir", maps / "moved")
     assert "lora has no encoder" in said
     assert not (maps / "moved").exists()
+    said = refused("landscape", "--subspace", maps / "maps", "--out_dir", maps / "grid")
+    assert "all deltas have one point" in said
+    words = ["add", "--subspace", maps / "maps", "--init", maps / "init", "--solutions", f"[{bench / 'original'}]"]
+    assert "lora has no encoder" in refused(*words, "--tasks", f"[{bench / 'second.yaml'}]", "--out_dir", maps / "more")
+    assert not (maps / "more").exists()
 
 
 def test_coordinates_are_tuned_in_a_hypernetwork_as_in_any_subspace(maps, bench, command):
@@ -91,6 +99,27 @@ def test_a_fixed_dense_projection_of_differences(bench, command, tmp_path):
     shown = command(*words, *SHORT, "--out_dir", tmp_path / "maps")
     assert "; 2 values trained" in shown  # the point alone
     assert read(tmp_path / "maps").projections["full"].tensors()["decoder_weight"].std() == pytest.approx(0.01, rel=0.05)
+
+
+def test_what_has_no_map_is_refused_before_anything_is_written(bench, command, refused, tmp_path):
+    words = ["make-init", "--model", bench / "model", "--deltas+", "LoRA", "--deltas.rank", 1, "--form"]
+    command(*words, "head", "--out_dir", tmp_path / "head")
+    words = ["hypernetwork", "--task", bench / "first.yaml", *SHORT, "--out_dir", tmp_path / "maps", "--init"]
+    assert "has a task head" in refused(*words, tmp_path / "head")
+    assert "make the prefix with --deltas.width null" in refused(*words, bench / "init", "--only", "[prefix]")
+    assert "at least 1 number, got k 0" in refused(*words, bench / "init", "--only", "[lora]", "--k", 0)
+    assert not (tmp_path / "maps").exists()
+
+
+def test_settings_of_the_deltas_are_part_of_what_a_run_is(bench, command, refused, tmp_path):
+    for alpha in (8, 16):
+        words = ["make-init", "--model", bench / "model", "--form", "prompt", "--deltas+", "LoRA", "--deltas.rank", 1]
+        command(*words, "--deltas.alpha", alpha, "--out_dir", tmp_path / f"init-{alpha}")
+    words = ["hypernetwork", "--task", bench / "first.yaml", "--lr", 0.02, *SHORT, "--out_dir", tmp_path / "maps", "--init"]
+    command(*words, tmp_path / "init-8")
+    assert "another run" in refused(*words, tmp_path / "init-16")
+    copy = shutil.copytree(bench / "model", tmp_path / "moved")
+    assert "finished already" in command(*words, tmp_path / "init-8", "--model", copy)
 
 
 def test_an_interrupted_one_ends_as_one_never_interrupted(maps, bench, command, refused, monkeypatch):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,24 +15,11 @@ from torch.nn import functional
 
 from deltatune.core.errors import DeltatuneError
 from deltatune.subspace.intrinsic import Fastfood, draw_fastfood
-from deltatune.subspace.projections import Decoder, Projection, random_columns
-
-
-class _Fields:
-    """What decoders of tensors alone have in common."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Field -> tensor."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
-
-    def to(self, device: torch.device) -> Self:
-        """The same on another device."""
-        moved: Any = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return replace(self, **moved)  # type: ignore[type-var]
+from deltatune.subspace.projections import Decoder, Projection, as_kept, random_columns
 
 
 @dataclass(frozen=True)
-class Linear(_Fields):
+class Linear:
     """V P without an encoder.
 
     Args:
@@ -58,8 +44,17 @@ class Linear(_Fields):
         return self.decoder_weight.device
 
     def decode(self, points: Tensor) -> Tensor:
-        """Deltas (..., D) of points (..., k). Differentiable."""
-        return functional.linear(points, self.decoder_weight)
+        """Deltas (..., D) of points (..., k), float32. Differentiable."""
+        with as_kept(points):
+            return functional.linear(points, self.decoder_weight).float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Field -> tensor."""
+        return {"decoder_weight": self.decoder_weight}
+
+    def to(self, device: torch.device) -> Linear:
+        """The same on another device."""
+        return Linear(self.decoder_weight.to(device))
 
     def random(self, generator: torch.Generator) -> Linear:
         """The control: columns of random directions and the same lengths."""
@@ -67,16 +62,16 @@ class Linear(_Fields):
 
 
 @dataclass(frozen=True)
-class Structured(_Fields):
+class Structured:
     """A structured random projection for each tensor of a delta, one after another in its vector.
 
     Args:
         signs: B of all, (sum of LL,).
         order: Pi of all, (sum of LL,) int64, each counted from its own start.
         scale: G of all, (sum of LL,).
-        divisors: of the first values of G, one for each tensor, float64.
-        lengths: DD of each tensor, int64.
-        dimensions: k, () int64.
+        divisors: of the first values of G, one for each tensor, float64, on the CPU.
+        lengths: DD of each tensor, int64, on the CPU.
+        dimensions: k, () int64, on the CPU.
     """
 
     signs: Tensor
@@ -100,6 +95,14 @@ class Structured(_Fields):
     def device(self) -> torch.device:
         """Where it is."""
         return self.scale.device
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Field -> tensor."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def to(self, device: torch.device) -> Structured:
+        """The same on another device; the few numbers that decide shapes stay on the CPU."""
+        return replace(self, signs=self.signs.to(device), order=self.order.to(device), scale=self.scale.to(device))
 
     def parts(self) -> Iterator[Fastfood]:
         """The projection of each tensor, with views of these tensors."""

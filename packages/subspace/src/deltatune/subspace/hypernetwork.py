@@ -4,9 +4,10 @@ The published program's second path (specification 3.8). T deltas share one poin
 
     L = sum_t CE(model with start_t + F_t(I))
 
-Small deltas: F_t(I) = V_t I with V ~ N(0, 0.02^2), and no initial values are added (start 0); a prefix has a trained start, its
-bias. Differences that fine-tuning makes (`Full`, `Modules`, `BitFit`): start 0 and a structured random projection of every
-tensor whose scales G are trained, or a fixed matrix N(0, 0.01^2). I, V, starts of prefixes and G are trained together.
+Small deltas: F_t(I) = V_t I with V ~ N(0, 0.02^2), and no initial values are added (start 0); a prefix, here keys and values
+themselves, has a trained start, its bias. Differences that fine-tuning makes (`Full`, `Modules`, `BitFit`): start 0 and a
+structured random projection of every tensor whose scales G are trained, or a fixed matrix N(0, 0.01^2). I, V, starts of prefixes
+and G are trained together. A task head has no place here: it would be as many new values as a delta, made of the same k numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 from deltatune.core.batches import Batch
 from deltatune.core.checkpoint import base_record
 from deltatune.core.delta import Prefix, Tuned, forward_with
+from deltatune.core.errors import DeltatuneError
 from deltatune.core.formats import Format, build_format
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.processes import Processes
@@ -60,6 +62,36 @@ class Hypernetwork:
     k: int = 8
     differences: Differences = "fastfood"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.k < 1:
+            raise DeltatuneError(f"a hypernetwork has at least 1 number, got k {self.k}")
+
+    def identity(self, initial: Initial) -> dict[str, Any]:
+        """Plain values that decide the outcome: of the initial values the settings, since the values are not used."""
+        known = self.config.identity()
+        settings = {name: [config.describe() for config in own] for name, own in initial.configs.items()}
+        base = next(iter(initial.saved.values())).base
+        task = {name: value for name, value in known["task"].items() if name != "data_dir"}
+        own = {"k": self.k, "differences": self.differences, "seed": self.seed}
+        return {**own, "deltas": settings, "base": base["digest"], "form": base["form"], "task": task, "train": known["train"]}
+
+
+def require_mapped(initial: Initial) -> None:
+    """Require deltas that the maps are for.
+
+    Raises:
+        DeltatuneError: a task head, or a prefix that is made through an inner width.
+    """
+    for name, saved in initial.saved.items():
+        if saved.head:
+            raise DeltatuneError(
+                f"{initial.path / name} has a task head, which is not made of k numbers; use --form prompt or text"
+            )
+        if any(isinstance(config, Prefix) and config.width is not None for config in saved.configs):
+            where = f"{initial.path / name}: the numbers become keys and values themselves"
+            raise DeltatuneError(f"{where}; make the prefix with --deltas.width null")
 
 
 @dataclass
@@ -116,8 +148,8 @@ class Maps:
 
 
 def is_difference(tuned: Tuned) -> bool:
-    """Whether a delta (a task head beside it apart) is a difference to the model's own values, as that of fine-tuning is."""
-    return any(delta.relative for delta in tuned.kinds())
+    """Whether a delta is a difference to the model's own values, as that of fine-tuning is."""
+    return all(delta.relative for delta in tuned.kinds())
 
 
 def has_bias(tuned: Tuned) -> bool:

@@ -58,6 +58,11 @@ def near_chance(value: float, chance: float, n: int) -> bool:
     return centre - half <= chance <= centre + half
 
 
+def at_chance(value: float, chance: float, n: int) -> bool:
+    """Whether a share of `n` is no better than chance: below it, as where no known answer is written, or not told from it."""
+    return value <= chance or near_chance(value, chance, n)
+
+
 @dataclass(frozen=True)
 class Spread:
     """A mean with its 95% interval over what was resampled, and of how many values."""

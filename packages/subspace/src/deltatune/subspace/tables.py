@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from deltatune.subspace.relative import bootstrap, near_chance, paired, table
+from deltatune.subspace.relative import at_chance, bootstrap, paired, table
 
 Record = Mapping[str, Any]
 _KINDS = (
@@ -132,7 +132,7 @@ def _chance_cells(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         if record["kind"] in ("optimization", "transfer") and record["value"] is not None:
             value, level = record["value"], record["chance"]
-            if record["stderr"] is not None and (value <= level or near_chance(value, level, record["n"])):
+            if record["stderr"] is not None and at_chance(value, level, record["n"]):
                 where = f"{record['task']}: {record['source']} to {record['target']}"
                 ratio = "" if record["relative"] is None else f", relative {record['relative']:.1f}%"
                 yield f"{where}: {100 * value:.1f} beside chance {100 * level:.1f}{ratio}"

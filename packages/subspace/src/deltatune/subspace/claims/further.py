@@ -29,18 +29,18 @@ from deltatune.subspace.claims.measured import (
     unseen,
 )
 from deltatune.subspace.landscape import flat, summary, triangle
-from deltatune.subspace.relative import near_chance
+from deltatune.subspace.relative import at_chance
 from deltatune.subspace.views import attach_each
 
 RESOLUTION = 6
 
 
 def chance_cells(records: Records) -> Records:
-    """The optimized and transferred solutions whose score, a share of examples, cannot be told from chance."""
+    """The optimized and transferred solutions whose score, a share of examples, is no better than chance."""
     return [
         record
         for record in records
-        if record["kind"] in ("optimization", "transfer") and near_chance(record["value"], record["chance"], record["n"])
+        if record["kind"] in ("optimization", "transfer") and at_chance(record["value"], record["chance"], record["n"])
     ]
 
 

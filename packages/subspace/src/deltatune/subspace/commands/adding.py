@@ -58,6 +58,7 @@ def add(
         overwrite: throw away a result that is in out_dir.
     """
     space = spaces.read(subspace)
+    _ = space.encoders  # without them nothing can be added
     if known := [task for task in tasks if task in space.points]:
         raise DeltatuneError(f"--tasks: {known[0]} is a source task of {subspace} already; leave it out")
     if not tasks:

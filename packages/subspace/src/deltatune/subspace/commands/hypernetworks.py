@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from deltatune.core.run import read_records
 from deltatune.core.train import TrainConfig
 from deltatune.subspace.commands.approximating import APPROXIMATION, with_rate
 from deltatune.subspace.commands.originals import OF_THE_INIT
-from deltatune.subspace.hypernetwork import Differences, Hypernetwork, learn
+from deltatune.subspace.hypernetwork import Differences, Hypernetwork, learn, require_mapped
 from deltatune.subspace.initial import read_initial
 from deltatune.subspace.place import Place
 
 
-@sharing(tuning, without=OF_THE_INIT)
+@sharing(tuning, without=(*OF_THE_INIT, "lr"))
 def hypernetwork(
     init: Path,
     task: str,
@@ -33,6 +35,7 @@ def hypernetwork(
     seed: int = 0,
     model: str | None = None,
     train: TrainConfig = APPROXIMATION,
+    lr: float | None = None,
     tag: str = "",
     overwrite: bool = False,
     **options: Any,
@@ -44,7 +47,8 @@ def hypernetwork(
     tasks and decodes them into the other deltas; it has no encoders.
 
     Args:
-        init: folder made by `make-init`: which deltas, on which model. Their initial values are not added.
+        init: folder made by `make-init`: which deltas, on which model. Their initial values are not added. A prefix has no inner
+            width (--deltas.width null), and the model no classification head.
         task: task to learn on.
         out_dir: folder of the run; the subspace is in it.
         config_yaml: filled in by the program.
@@ -53,23 +57,22 @@ def hypernetwork(
         differences: fastfood, a structured random projection with trained scales, or dense, a fixed random matrix.
         seed: of the first values.
         model: where the model is now, if not where it was.
-        train: steps, batch size, schedule, selection; a learning rate of 1e-2 by default.
+        train: steps, batch size, schedule, selection.
+        lr: learning rate, short for --train.optimizer.lr; 1e-2 by default.
         tag: a word of yours that goes into the records.
         overwrite: throw away a run that is in out_dir.
     """
     initial = read_initial(init, only)
+    require_mapped(initial)
     known = initial.backbone_settings()
     config = tuning(
-        model=model or known["model"], task=task, delta=Head(), train=with_rate(train, 1e-2), form=known["form"],
+        model=model or known["model"], task=task, delta=Head(), train=train, lr=lr, form=known["form"],
         revision=None if model else known["revision"], sites=known["sites"] and Path(known["sites"]), **options,
     )  # fmt: skip
-    setup = Hypernetwork(config, k, differences, seed)
-    identity = {
-        "init": initial.digests(), "k": k, "differences": differences, "seed": seed,
-        "run": {key: value for key, value in config.identity().items() if key in ("task", "train", "backbone")},
-    }  # fmt: skip
+    setup = Hypernetwork(replace(config, train=with_rate(config.train, 1e-2)), k, differences, seed)
     place = Place(out_dir, config_yaml, overwrite, tag, config.backbone.device)
-    facts = place.once("hypernetwork", identity, lambda folder, processes: learn(setup, initial, folder, processes))
+    work = partial(learn, setup, initial)
+    facts = place.once("hypernetwork", setup.identity(initial), work)
     if facts.get("already_finished"):
         output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
     table = Table("delta", "values", "split", "metric", "value")

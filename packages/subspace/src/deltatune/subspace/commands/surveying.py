@@ -132,6 +132,8 @@ def _grid(
     own = space.points[task][0]
     for corner in corners:
         space.require(corner)
+    if torch.equal(own, own[:1].expand_as(own)):
+        raise DeltatuneError(f"all deltas have one point for {task} in this subspace, so no plane lies through theirs")
     if kind == "triangle":
         ends = torch.stack([own[space.names.index(corner)] for corner in corners])
         return [(flat(shares), torch.tensor(shares) @ ends) for shares in triangle(resolution)]
