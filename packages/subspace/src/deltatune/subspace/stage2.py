@@ -98,12 +98,14 @@ class Scorer:
         found = {name: tuned.head_names for name, tuned in self.tuned.items()}
         return self.space.only(found) if all(found.values()) else None
 
-    def scores(self, space: Subspace, form: Format, task: Task, points: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Records of every point decoded into every target, on dev and test."""
-        found = []
+    def scores(
+        self, space: Subspace, form: Format, task: Task, points: Mapping[str, Tensor], without: str = ""
+    ) -> list[dict[str, Any]]:
+        """Records of every point decoded into every target but `without`, on dev and test."""
+        targets, found = {name: tuned for name, tuned in self.tuned.items() if name != without}, []
         for split, examples in (("dev", task.dev), ("test", task.test)):
             if examples:
-                for place, name, scores in score_points(space, self.tuned, form, examples, points):
+                for place, name, scores in score_points(space, targets, form, examples, points):
                     found.append({"place": place, "target": name, "split": split, **scores.numbers()})
         return found
 
@@ -157,28 +159,31 @@ def _of_task(stage: Stage2, scorer: Scorer, form: Format, task: Task, name: str)
             path, facts = stage.run(name, source, decoders)
             point = torch.tensor(facts["found"]["coordinates"])
             space = used_space(stage.space, decoders, stage.seed).to(device)
-            for record in _decoded(path, scorer, space, form, task, point.to(device)):
-                del record["place"]
+            own = [{"target": source, "split": split, **scores} for split, scores in facts["scores"].items()]
+            moved_on = _decoded(path, scorer, space, form, task, point.to(device), without=source)
+            for record in [*(own if source in stage.targets else ()), *moved_on]:
                 kind = "optimization" if record["target"] == source else "transfer"
                 kind = kind if decoders == "trained" else f"random {kind}"
                 yield {"kind": kind, "source": source, **record, "lr": facts["config"]["learning_rate"], "run": path.as_posix()}
             if decoders == "trained" and "head" in stage.controls and scorer.heads is not None:
                 for record in _decoded(path, scorer, scorer.heads, form, task, point.to(device), "decoded-head.json"):
-                    del record["place"]
                     kind = "optimization" if record["target"] == source else "transfer"
                     yield {"kind": f"head {kind}", "source": source, **record, "run": path.as_posix()}
 
 
 def _decoded(
-    path: Path, scorer: Scorer, space: Subspace, form: Format, task: Task, point: Tensor, name: str = "decoded.json"
-) -> list[dict[str, Any]]:
-    """The scores of a run's point in every target, kept beside the run in file `name`."""
-    file, key = path.parent / name, [task.digest, point.tolist(), list(scorer.tuned)]
+    path: Path, scorer: Scorer, space: Subspace, form: Format, task: Task, point: Tensor, name: str = "decoded.json",
+    without: str = "",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The scores of a run's point in every target but `without`, kept beside the run in file `name`."""
+    file, key = path.parent / name, [task.digest, point.tolist(), list(scorer.tuned), without]
     if file.is_file() and (there := read_json(file)).get("key") == key:
         return [dict(record) for record in there["records"]]
-    records = scorer.scores(space, form, task, {"found": point})
+    records = scorer.scores(space, form, task, {"found": point}, without)
+    for record in records:
+        del record["place"]
     write_json(file, {"key": key, "records": records})
-    return [dict(record) for record in records]
+    return records
 
 
 def _originals(stage: Stage2, name: str, task: Task) -> dict[str, dict[str, float]]:

@@ -26,7 +26,7 @@ from deltatune.subspace.claims.experiments import (
     transfer,
 )
 from deltatune.subspace.claims.further import fine_tuning, region
-from deltatune.subspace.claims.measured import AMOUNTS, MANY, OTHER, SAME, SOURCE, UNSEEN
+from deltatune.subspace.claims.measured import ALIKE, MANY, OTHER, SAME, SOURCE, UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,10 @@ _BESIDE = (
 )
 CONTROLS = (_RANDOM, *_BESIDE)
 TRANSFERRED = (replace(_RANDOM, statement="transfer through random decoders does 15 points worse", bound=15.0), *_BESIDE)
-SOLVED = Gate("solved", "the original solutions are at least 20 points above chance", at_least=20.0)
+GATES = (
+    Gate("solved", "the original solutions of every unseen task are at least 20 points above chance", at_least=20.0),
+    Gate("headroom", "they are at least 20 points above the initial values, the zero vector", at_least=20.0),
+)
 
 
 def _heat(figure: Canvas, records: list[dict[str, Any]]) -> None:
@@ -71,9 +74,9 @@ def _line(key: str) -> Callable[[Canvas, list[dict[str, Any]]], None]:
 
 def _claim(number: int | str, statement: str, statistic: str, run: Callable[[Context, int], Effects], **more: Any) -> Claim:
     settings: Mapping[str, Any] = {
-        "one": ONE.identity(), "several": SEVERAL.identity(), "same": SAME, "other": OTHER, "unseen": UNSEEN, **AMOUNTS,
+        "one": ONE.identity(), "several": SEVERAL.identity(), "same": SAME, "alike": ALIKE, "other": OTHER, "unseen": UNSEEN,
     }  # fmt: skip
-    defaults = {"controls": CONTROLS, "gates": (SOLVED,), "source": "repository tables", "settings": settings, "cost": 30.0}
+    defaults = {"controls": CONTROLS, "gates": GATES, "source": "repository tables", "settings": settings, "cost": 30.0}
     return Claim(f"C{number}", PAPER, statement=statement, statistic=statistic, run=run, **{**defaults, **more})
 
 
@@ -95,7 +98,8 @@ CLAIMS = (
            controls=(*CONTROLS, Control("transfer", "transfer keeps 70 %", bound=70.0),
                      Control("random_transfer", "transfer through random decoders does worse"))),
     _claim(5, "More source tasks give a better subspace at one k",
-           "relative performance with 8 source tasks minus with 1", more_sources, paper_value="WSC 68.4 -> 81.3", cost=260.0,
+           "relative performance with 8 source tasks minus with 1, mean of three", more_sources,
+           paper_value="WSC 68.4 -> 81.3", cost=260.0,
            controls=(*CONTROLS, Control("steps", "no step from 1 over 3 to 8 loses 2 points", bound=-2.0))),
     _claim(6, "Relatedness of source and unseen task decides",
            "relative performance on tasks of the source's kind minus on tasks of other kinds", relatedness,
@@ -112,7 +116,7 @@ CLAIMS = (
                      Control("lora_prefix", "LoRA is no harder than the prefix by 2 points", bound=-2.0))),
     _claim(9, "Some combinations fail, mainly with prefixes or unrelated tasks",
            "share of the cells at chance that have a prefix or an unrelated task", failures, bound=50.0,
-           gates=(SOLVED, Gate("cells", "at least one cell is at chance", at_least=1.0)),
+           gates=(*GATES, Gate("cells", "at least one cell is at chance", at_least=1.0)),
            controls=(*CONTROLS, Control("expected", "more than if failing had nothing to do with either"))),
     _claim(10, "Some transferred solutions beat the original, and most of these by chance",
            "share of the cells above 100 %", above_original, paper_value="QASC P->A 105.2",

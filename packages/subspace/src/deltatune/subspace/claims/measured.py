@@ -31,16 +31,21 @@ KINDS = ("Houlsby", "LoRA", "Prefix")
 NAMES = ("houlsby", "lora", "prefix")
 # The fourth of claim 13: fine-tuning of a small set of weights, as their difference.
 NORMS: tuple[DeltaConfig, float] = (Modules(patterns=("*layer_norm.weight",)), 1e-2)
-MAX_DEV, MAX_TEST = 20, 200  # nothing is selected on dev: there is one rate, and the last weights are kept
 CONTROLS = ("random", "zero", "mean")
-# Updates of an original solution and of optimization, examples of each update; rates of approximation and optimization.
-ORIGINAL, SECOND, BATCH, FIRST_RATE, SECOND_RATE = 60, 40, 16, 7e-3, 0.04
-SOURCE, SAME, OTHER = "sentiment-0", ("sentiment-1", "sentiment-2"), ("topic-1", "relation-1")
-MANY = ("inference-0", "paraphrase-0", "relation-0", "sentiment-0", "sentiment-2", "topic-0", "topic-2", "topic-3")
-UNSEEN = ("relation-1", "sentiment-1", "topic-1")
+MAX_DEV, MAX_TEST = 20, 200  # nothing is selected on dev: there is one rate, and the last weights are kept
+BATCH = 16
+ORIGINAL = {"sentiment": 120, "other": 200}  # updates of an original solution, by kind of task
+SECOND = 40  # updates of coordinates
+FIRST_RATE, SECOND_RATE = 7e-3, 0.02  # of approximation and of coordinates
+# Untuned, the model is right in 3 and 9% of sentiment and 7% of aspect (it says another word of praise or blame) and in 26% of
+# relation. Topic is not here: it is known untuned (88%).
+SOURCE, SAME, OTHER = "sentiment-0", ("sentiment-1", "sentiment-2"), ("aspect-1", "relation-1")
+ALIKE = SAME[:1]  # where several subspaces are compared
+MANY = ("sentiment-0", "aspect-0", "relation-0", "inference-0", "sentiment-2", "aspect-2", "relation-2", "inference-2")
+UNSEEN = ("sentiment-1", "aspect-1", "relation-1")
 AMOUNTS = {
-    "updates of an original": ORIGINAL, "updates of coordinates": SECOND, "batch": BATCH,
-    "rate of approximation": FIRST_RATE, "rate of coordinates": SECOND_RATE, "test examples": MAX_TEST,
+    "updates of an original": ORIGINAL, "updates of coordinates": SECOND, "batch": BATCH, "rate of approximation": FIRST_RATE,
+    "rate of coordinates": SECOND_RATE, "dev examples": MAX_DEV, "test examples": MAX_TEST,
 }  # fmt: skip
 
 Records = list[dict[str, Any]]
@@ -55,6 +60,7 @@ class Setup:
         k: its dimensions.
         objective: of stage 1; the weight of the norm makes both terms of one order at the start.
         updates: of stage 1.
+        lines: training examples of each source task; None takes all.
         norms: with the normalisation weights as a fourth delta.
     """
 
@@ -62,6 +68,7 @@ class Setup:
     k: int = 4
     objective: Objective = Objective(weight=0.1)  # noqa: RUF009 - frozen
     updates: int = 200
+    lines: int | None = None
     norms: bool = False
 
     @property
@@ -76,7 +83,8 @@ class Setup:
 
     def identity(self) -> dict[str, Any]:
         """Plain values that decide the subspace."""
-        return {**asdict(self), "deltas": [[config.describe(), rate] for config, rate in self.deltas], "base": BASE}
+        deltas = [[config.describe(), rate] for config, rate in self.deltas]
+        return {**asdict(self), "deltas": deltas, "base": BASE, **AMOUNTS}
 
 
 def require_model() -> None:
@@ -88,7 +96,8 @@ def require_model() -> None:
 def solution(context: Context, task: str, delta: tuple[DeltaConfig, float], seed: int) -> Path:
     """The original solution of a task, tuned from the initial values of `seed`; where it is."""
     config = source_config(task, "LoRA", seed)
-    train = replace(config.train, steps=ORIGINAL, batch_size=BATCH, optimizer=replace(config.train.optimizer, lr=delta[1]))
+    steps = ORIGINAL.get(task.partition("-")[0], ORIGINAL["other"])
+    train = replace(config.train, steps=steps, batch_size=BATCH, optimizer=replace(config.train.optimizer, lr=delta[1]))
     choice = TaskChoice(f"world/{task}", max_dev=MAX_DEV, max_test=MAX_TEST)
     return context.tuned(replace(config, task=choice, deltas=(delta[0],), train=train, init_seed=seed)).path
 
@@ -112,11 +121,8 @@ def subspace(context: Context, setup: Setup, seed: int) -> Path:
         OptimizerConfig("adafactor", lr=FIRST_RATE, schedule="constant", max_grad_norm=None), steps=setup.updates,
         batch_size=BATCH, eval_every=10**9, select="last", data_seed=seed, dropout_seed=seed, log_every=10**9,
     )  # fmt: skip
-    several = len(setup.sources) > 1
-    objective = replace(setup.objective, draw="task") if several else setup.objective
     config = Stage1(
-        Path(), (), setup.sources, (), setup.k, objective, train, seed, 200 if several else None, 20 if several else None, 1,
-        device="cpu",
+        Path(), (), setup.sources, (), setup.k, setup.objective, train, seed, setup.lines, None, 1, device="cpu"
     )  # fmt: skip
 
     def make(target: Path) -> None:
@@ -198,5 +204,11 @@ def above_chance(records: Sequence[Mapping[str, Any]], kind: str = "transfer") -
 
 
 def solved(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The gate of every claim: how far the original solutions are above chance, in points."""
-    return {"solved": mean(records, "optimization", "original") - mean(records, "optimization", "chance")}
+    """The gates of every claim: the least of the tasks' originals above chance, and above what is scored at the zero point."""
+    above: dict[str, list[float]] = {"chance": [], "zero": []}
+    for task in dict.fromkeys(r["task"] for r in records):
+        own = [r for r in records if r["task"] == task]
+        original = mean(own, "optimization", "original")
+        above["chance"].append(original - mean(own, "optimization", "chance"))
+        above["zero"].append(original - mean(own, "zero", "value"))
+    return {"solved": min(above["chance"]), "headroom": min(above["zero"])}
