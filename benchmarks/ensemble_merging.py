@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 import shutil
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from steps import resident
 
 from deltatune.core import checkpoint
 from deltatune.ensemble.merging import merge, open_part
@@ -80,10 +80,6 @@ def merging(section: str, paths: list[Path], scratch: Path, rounds: int) -> list
 def alone(function: Callable[[list[Path], Path], None], paths: list[Path], out: Path, queue: Any) -> None:
     """Seconds and the growth of the peak of this process, in MB, into `queue`."""
     torch.ones(8).sum()
-    before, began = _status("VmRSS"), time.perf_counter()
+    before, began = resident("VmRSS"), time.perf_counter()
     function(paths, out)
-    queue.put((time.perf_counter() - began, _status("VmHWM") - before))
-
-
-def _status(name: str) -> float:
-    return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))[0]) / 1000
+    queue.put((time.perf_counter() - began, (resident("VmHWM") - before) / 1e6))

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from jsonargparse import auto_cli
 from safetensors.torch import load_file, save_file
-from steps import encoder, publish
+from steps import encoder, publish, resident
 from torch import Tensor, nn
 
 from deltatune.core.backbone import Backbone, BackboneConfig
@@ -177,13 +177,7 @@ def ways_of(delta: str) -> list[str]:
 
 def peak(path: Walk, way: str) -> tuple[float, float]:
     """MiB that this process held before a path, and at its peak."""
-    return resident("VmRSS"), (list(WAYS[way](path)), resident("VmHWM"))[1]
-
-
-def resident(key: str) -> float:
-    """A line of this process's status, in MiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(row.split()[1]) for row in lines if row.startswith(f"{key}:")) / 1024
+    return resident("VmRSS") / 2**20, (list(WAYS[way](path)), resident("VmHWM") / 2**20)[1]
 
 
 def in_a_child(path: Walk, way: str) -> tuple[float, float]:

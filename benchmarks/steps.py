@@ -37,6 +37,12 @@ def lean() -> str:
     return "bf16" if computes_in_bf16(pick_device("auto").type) else "fp32"
 
 
+def resident(name: str) -> int:
+    """Bytes of this process's memory: VmRSS now, VmHWM at most since its program began (`ru_maxrss` begins with the parent's)."""
+    found = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return 1024 * int(found[0])
+
+
 def not_begun(todo: Sequence[list[Any]]) -> list[list[Any]]:
     """The commands whose folder, their last word, holds no run yet."""
     return [words for words in todo if not (Path(words[-1]) / "run.json").is_file()]

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import statistics
 import subprocess
@@ -31,7 +30,7 @@ from typing import Any
 
 import torch
 from jsonargparse import auto_cli
-from steps import encoder, publish, write_records
+from steps import encoder, publish, resident, write_records
 from subspace import DELTAS as OPTIONS
 from subspace import task_file
 from subspace_forms import DELTAS, Bench, Precision, Straightforward, build
@@ -100,7 +99,7 @@ class WithoutModel(Approximation):
 
 def child(size: int, k: int, dtype: str, folder: str) -> None:
     """Train projections of three deltas of `size` values and print the process's peak beyond what it had before."""
-    before, generator, group = peak(), torch.Generator().manual_seed(0), join("cpu")
+    before, generator, group = resident("VmHWM"), torch.Generator().manual_seed(0), join("cpu")
     inits = {name: {"w": torch.zeros(size)} for name in DELTAS}
     kept = torch.bfloat16 if dtype == "bf16" else torch.float32
     here = torch.device("cpu")
@@ -120,13 +119,8 @@ def child(size: int, k: int, dtype: str, folder: str) -> None:
     config = TrainConfig(training(3).optimizer, steps=3, batch_size=8, eval_every=1, save_every=1)
     hooks = Hooks(state_dir=Path(folder), progress=False)
     fit(model.loss, tensors, source, config, evaluate=lambda: 0.0, hooks=hooks)
-    print(json.dumps({"values": 3 * parameter_count(size, k), "bytes": peak() - before}))
+    print(json.dumps({"values": 3 * parameter_count(size, k), "bytes": resident("VmHWM") - before}))
     leave(0)
-
-
-def peak() -> int:
-    """The most memory that this process held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def memory(sizes: Sequence[int], k: int) -> list[dict[str, Any]]:

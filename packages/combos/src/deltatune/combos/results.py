@@ -147,19 +147,25 @@ Cell = Callable[[Chosen], tuple[float, float] | None]
 
 
 def cells(chosen: Mapping[tuple[str, str, str], Chosen], cell: Cell) -> list[tuple[str, str, list[tuple[float, float] | None]]]:
-    """Lines (task by its short name, template, mean and deviation of every combination); averages of each template's tasks last.
+    """Lines (task by its short name, template, mean and deviation of every combination); averages of each template last.
 
-    The average is over the tasks that have a number in every column that any task has one in; its deviation is the mean one.
+    They are over the tasks that every template has, so that templates compare; a column has one where all of these have a number,
+    and its deviation is the mean one.
     """
     columns, lines = columns_of(chosen), []
     heads = list(dict.fromkeys((task, template) for task, template, _ in chosen))
     for task, template in heads:
         found = [cell(chosen[task, template, name]) if (task, template, name) in chosen else None for name in columns]
         lines.append((short_name(task), template, found))
-    for template in dict.fromkeys(template for _, template in heads):
-        own = [values for _, other, values in lines if other == template]
-        if len(own) > 1:
-            lines.append(("average", template, [_average([values[number] for values in own]) for number in range(len(columns))]))
+    tasks, templates = (list(dict.fromkeys(head[place] for head in heads)) for place in (0, 1))
+    common = [task for task in tasks if all((task, template) in heads for template in templates)]
+    if len(common) > 1:
+        name = "average" if len(common) == len(tasks) else f"average of {len(common)}"
+        for template in templates:
+            own = [
+                values for (task, other), (*_, values) in zip(heads, lines, strict=False) if other == template and task in common
+            ]
+            lines.append((name, template, [_average([values[number] for values in own]) for number in range(len(columns))]))
     return lines
 
 

@@ -115,7 +115,8 @@ class Claim:
         tier: "headline" is run by `reproduce`, "all" by `reproduce --all`.
         paper_value: the published number with its unit, as text; None if none is known.
         seeds: how many are run unless the user asks for another number.
-        cost: about how many seconds one seed takes on two cores; only the estimate of the remaining time uses it.
+        cost: about how many seconds one seed takes on one of two cores, shared work included; for the estimate of the remaining
+            time, and to start long claims first.
         exact: the effect is arithmetic and has no error.
         figures: drawn from the records.
         draft: written, but its rates and lengths are not chosen yet: only `--only` runs it.

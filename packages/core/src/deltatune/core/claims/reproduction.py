@@ -83,7 +83,9 @@ def plan(request: Request) -> Plan:
     found = {paper: load_claims(paper, module) for paper, module in request.modules.items()}
     claims = [claim for of_paper in found.values() for claim in of_paper]
     chosen = select(claims, request.every, request.only)
-    units = [Unit(claim, request.modules[claim.paper], seed) for claim in chosen for seed in request.seeds_of(claim)]
+    # The long ones first: no core is left with one at the end, and what claims share is there when the short ones ask for it.
+    longest = sorted(chosen, key=lambda claim: -claim.cost)
+    units = [Unit(claim, request.modules[claim.paper], seed) for claim in longest for seed in request.seeds_of(claim)]
     shown = chosen if request.only else claims
     return Plan(request, tuple(shown), tuple(units), tuple(paper for paper, has in found.items() if not has))
 

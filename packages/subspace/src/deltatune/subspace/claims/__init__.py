@@ -76,7 +76,7 @@ def _claim(number: int | str, statement: str, statistic: str, run: Callable[[Con
     settings: Mapping[str, Any] = {
         "one": ONE.identity(), "several": SEVERAL.identity(), "same": SAME, "alike": ALIKE, "other": OTHER, "unseen": UNSEEN,
     }  # fmt: skip
-    defaults = {"controls": CONTROLS, "gates": GATES, "source": "repository tables", "settings": settings, "cost": 30.0}
+    defaults = {"controls": CONTROLS, "gates": GATES, "source": "repository tables", "settings": settings, "cost": 46.0}
     return Claim(f"C{number}", PAPER, statement=statement, statistic=statistic, run=run, **{**defaults, **more})
 
 
@@ -94,20 +94,20 @@ CLAIMS = (
            side="less", bound=10.0, tier="headline", paper_value="2.3 points", controls=TRANSFERRED),
     _claim(4, "A subspace of many tasks works on unseen tasks of several kinds",
            f"mean relative performance of optimization, {len(MANY)} source tasks, k = 16", many_tasks,
-           bound=80.0, paper_value="88.7 %", cost=120.0,
+           bound=80.0, paper_value="88.7 %", cost=200.0,
            controls=(*CONTROLS, Control("transfer", "transfer keeps 70 %", bound=70.0),
                      Control("random_transfer", "transfer through random decoders does worse"))),
     _claim(5, "More source tasks give a better subspace at one k",
            "relative performance with 8 source tasks minus with 1, mean of three", more_sources,
-           paper_value="WSC 68.4 -> 81.3", cost=260.0,
+           paper_value="WSC 68.4 -> 81.3", cost=340.0,
            controls=(*CONTROLS, Control("steps", "no step from 1 over 3 to 8 loses 2 points", bound=-2.0))),
     _claim(6, "Relatedness of source and unseen task decides",
            "relative performance on tasks of the source's kind minus on tasks of other kinds", relatedness,
-           bound=15.0, paper_value="100.4 against 68.4"),
+           bound=15.0, paper_value="100.4 against 68.4", cost=80.0),
     _claim(7, "Four dimensions suffice for a single task",
-           "relative performance with k = 32 minus with k = 4", small_k, side="less", bound=5.0, tier="headline"),
+           "relative performance with k = 32 minus with k = 4", small_k, side="less", bound=5.0, tier="headline", cost=52.0),
     _claim("7-more", "Fewer than four dimensions do worse",
-           "relative performance with k = 4 minus with k = 1", smaller_k, cost=100.0, source="implied by the published k",
+           "relative performance with k = 4 minus with k = 1", smaller_k, cost=120.0, source="implied by the published k",
            figures=(Figure("k", "Optimization and transfer against k.", _line("k")),)),
     _claim(8, "Adapters are the easiest target, prefixes the hardest",
            "mean relative performance of transfer into the adapter minus into the prefix", order_of_targets,
@@ -115,7 +115,7 @@ CLAIMS = (
            controls=(*TRANSFERRED, Control("adapter_lora", "the adapter is an easier target than LoRA"),
                      Control("lora_prefix", "LoRA is no harder than the prefix by 2 points", bound=-2.0))),
     _claim(9, "Some combinations fail, mainly with prefixes or unrelated tasks",
-           "share of the cells at chance that have a prefix or an unrelated task", failures, bound=50.0,
+           "share of the cells at chance that have a prefix or an unrelated task", failures, bound=50.0, cost=80.0,
            gates=(*GATES, Gate("cells", "at least one cell is at chance", at_least=1.0)),
            controls=(*CONTROLS, Control("expected", "more than if failing had nothing to do with either"))),
     _claim(10, "Some transferred solutions beat the original, and most of these by chance",
@@ -123,7 +123,7 @@ CLAIMS = (
            controls=(*CONTROLS, Control("significant", "at most 10 % of the cells are above it significantly", "less", 10.0))),
     _claim(11, "Mixing in the shared space creates the transfer",
            "transfer with mixing minus the better of own points alone and reconstruction alone", mixing,
-           bound=10.0, tier="headline", source="implied by the published program",
+           bound=10.0, tier="headline", source="implied by the published program", cost=60.0,
            controls=(*TRANSFERRED, Control("optimization", "optimization gains less than transfer"))),
     _claim("11-task", "Reconstruction helps the transfer",
            "transfer with both terms minus with the task loss alone", reconstruction,
