@@ -1,12 +1,15 @@
-"""A grid, in one process or in several, gives what its runs give one by one."""
+"""What is shared changes nothing: a grid gives what its runs give one by one, a sequence the same with a stage taken over."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from deltatune.core import checkpoint
+from deltatune.combos import Combination, Plan, carry_out
+from deltatune.core import BackboneConfig, TaskChoice, TrainConfig, TuneConfig, checkpoint
+from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
+from deltatune.core.optim import OptimizerConfig
 from deltatune.core.pool import cores
 
 
@@ -26,3 +29,20 @@ def test_a_grid_is_its_runs_one_by_one(few, command, tmp_path, form, workers):
         left, right = (read_json(path / "run.json")["scores"]["test"] for path in (own, there))
         assert left["value"] == right["value"]
         assert left["loss"] == pytest.approx(right["loss"], rel=1e-5)
+
+
+def test_an_order_that_takes_over_the_first_stage_of_another_ends_the_same(task, tmp_path):
+    model, choice = BackboneConfig(str(task.with_name("model")), form="prompt", device="cpu"), TaskChoice(str(task))
+    config = TuneConfig(model, choice, (), TrainConfig(OptimizerConfig(lr=1e-2), steps=2, eval_every=1, batch_size=4))
+
+    def order(text, name, begun=None):
+        path = tmp_path / name
+        carry_out(Plan(Combination.parse(text), config), path, {}, "", progress=False, begun=begun)
+        return checkpoint.read(path).weights
+
+    order("bias>adapter", "first")
+    alone, shared = order("bias>lora", "alone"), order("bias>lora", "shared", tmp_path / "first/1-bias")
+    assert all(torch.equal(value, shared[name]) for name, value in alone.items())
+    assert read_json(tmp_path / "shared/1-bias/run.json") == read_json(tmp_path / "first/1-bias/run.json")
+    with pytest.raises(DeltatuneError, match="another run"):  # a soft prompt is in the model from the first stage on
+        order("bias>prompt", "wrong", tmp_path / "first/1-bias")

@@ -29,7 +29,7 @@ class Combined(Method):
     """A stage of a combination.
 
     Args:
-        methods: the whole combination as text.
+        methods: the combination up to this stage as text.
         template: manual, none or the user's own.
         stage: what is trained.
         start: delta of the stage before; what is not in it starts afresh.

@@ -83,7 +83,8 @@ class Plan:
         stage = self.combination.stages[number - 1]
         template = self.template if self.in_template else ""
         switches = (self.dropout, self.regression_loss, self.train_score)
-        return Combined(str(self.combination), template, stage, start, *switches, self.demos)
+        so_far = str(replace(self.combination, stages=self.combination.stages[:number]))
+        return Combined(so_far, template, stage, start, *switches, self.demos)
 
     def stage_config(self, number: int) -> TuneConfig:
         """Configuration of stage `number` (from 1), or of the zero-shot run (0)."""
@@ -122,8 +123,9 @@ def _rate(config: TuneConfig) -> float | None:
 
 
 def carry_out(
-    plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False, progress: bool = True
-) -> dict[str, Any]:
+    plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool = False, progress: bool = True,
+    begun: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Do what is planned, in a folder: resumable, never half-written; returns what `run.json` says at the end.
 
     Args:
@@ -133,12 +135,14 @@ def carry_out(
         config_yaml: the command's options.
         overwrite: throw away a run that is there.
         progress: show how far it is.
+        begun: of a sequence, a finished first stage with the same settings, as of another order that begins alike; it is copied
+            and not tuned again.
     """
     if not plan.combination.stages:
         return _zero_shot(plan, out_dir, about, config_yaml, overwrite)
     if len(plan.combination.stages) == 1:
         return tune_to(plan.stage_config(1), out_dir, about, config_yaml, overwrite, None, plan.method(1), progress)
-    return _sequence(plan, out_dir, about, config_yaml, overwrite, progress)
+    return _sequence(plan, out_dir, about, config_yaml, overwrite, progress, begun)
 
 
 def _zero_shot(plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool) -> dict[str, Any]:
@@ -188,7 +192,7 @@ def stage_folder(plan: Plan, out_dir: Path, number: int) -> Path:
 
 
 def _sequence(
-    plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool, progress: bool
+    plan: Plan, out_dir: Path, about: Mapping[str, Any], config_yaml: str, overwrite: bool, progress: bool, begun: Path | None
 ) -> dict[str, Any]:
     """Tune stage after stage, each in a folder of its own."""
     settings = plan.settings()
@@ -200,6 +204,9 @@ def _sequence(
     with held(out_dir):
         if not folder.begin(facts, config_yaml, overwrite):
             return {**(folder.finished() or facts), "already_finished": True}
+        if begun is not None and not stage_folder(plan, out_dir, 1).exists():
+            with replacing(stage_folder(plan, out_dir, 1)) as target:
+                shutil.copytree(begun, target)
         records: list[dict[str, Any]] = []
         start: Path | None = None
         for number in range(1, len(plan.combination.stages) + 1):

@@ -111,6 +111,14 @@ def plan(task: str, methods: str, seed: int, data: str = "few", asking: Asking =
 
 def facts(context: Context, seed: int, methods: str, task: str, data: str = "few", **asking: Any) -> dict[str, Any]:
     """What `run.json` of a run says; the run is shared by all claims. See `Asking`."""
+    found: dict[str, Any] = read_json(folder(context, seed, methods, task, data, **asking) / "run.json")
+    return found
+
+
+def folder(
+    context: Context, seed: int, methods: str, task: str, data: str = "few", begun: Path | None = None, **asking: Any
+) -> Path:
+    """Where a run is. For `begun` see `deltatune.combos.plans.carry_out`."""
     from deltatune.combos.plans import carry_out
 
     if methods == "none":
@@ -120,10 +128,9 @@ def facts(context: Context, seed: int, methods: str, task: str, data: str = "few
 
     def make(target: Path) -> None:
         about = {"command": "deltatune-combos reproduce", "tag": "reproduce"}
-        carry_out(own, target, about, "# A run that claims share.\n", progress=False)
+        carry_out(own, target, about, "# A run that claims share.\n", progress=False, begun=begun)
 
-    found: dict[str, Any] = read_json(context.store.folder({"combos run": own.settings()}, make) / "run.json")
-    return found
+    return context.store.folder({"combos run": own.settings()}, make)
 
 
 def score(context: Context, seed: int, methods: str, task: str, split: str = "test", **settings: Any) -> float:
@@ -156,10 +163,13 @@ def chance(task: str) -> float:
 
 
 def orders(context: Context, seed: int) -> list[dict[str, Any]]:
-    """Best dev score after each stage of every order, in points, on the first task."""
-    rows = []
+    """Best dev score after each stage of every order, in points, on the first task; orders that begin alike share that stage."""
+    rows, begun = [], dict[str, Path]()
     for order in ORDERS:
-        stages = facts(context, seed, order, TASKS["few"][0])["stages"]
+        first = order.partition(">")[0]
+        path = folder(context, seed, order, TASKS["few"][0], begun=begun.get(first))
+        begun.setdefault(first, path / f"1-{first}")
+        stages = read_json(path / "run.json")["stages"]
         values = [100 * float(stage["scores"]["dev"]["value"]) for stage in stages]
         rows.append({"methods": order, **dict(zip(("first", "second", "third"), values, strict=True))})
     return rows
