@@ -153,7 +153,7 @@ def main(
     chosen = tuple(task for task in (*tasks, *OTHERS) if tests_of(data_dir, task)) if full else tasks
     base = model or encoder()
     plan = Plan(data_dir, out_dir, base, chosen, ways, seeds, steps, head_updates, max_test, workers or cores())
-    grids = [(task, way) for task in chosen for way in ways if not (way != "head" in ways and task in HEAD_ALONE)]
+    grids = [(task, way) for task in chosen for way in ways_of(task, ways)]
     done = sum(plan.finished(task, way) for task, way in grids)
     left = sum((plan.runs(way) - plan.finished(task, way)) * SECONDS.get(task, SHORT) for task, way in grids) * steps / 100
     minutes = left / 60 / plan.workers + len(not_begun(plan.heading())) * head_updates * 0.8 / 60
@@ -170,6 +170,11 @@ def main(
     run_steps("deltatune-combos", cli.main, [plan.grid(task, way) for task, way in grids])
     found = [record for task, way in grids for record in results(plan, task, way)] + [head_record(plan)] * bool(plan.heading())
     publish(found, rows(found), records, table)
+
+
+def ways_of(task: str, ways: tuple[str, ...]) -> tuple[str, ...]:
+    """The ways that a task is asked in."""
+    return ("head",) if task in HEAD_ALONE and "head" in ways else ways
 
 
 def folder_of(task: str) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,12 +111,3 @@ def test_the_table_of_the_grid(script):
         "| world/m0 | grid | 18.0 | 6.0 | 1,000 |\n"
         "| world/m0 | grid, workers | 30.0 | 10.0 | 1,000 |\n"
     )
-
-
-@pytest.mark.parametrize(("name", "page"), [("combos", "combos"), ("combos_suggest", "combos"), ("combos_grid", "performance")])
-def test_a_page_shows_its_records(script, name, page):
-    records = ROOT / f"docs/records/{name}.jsonl"
-    if not records.is_file():
-        pytest.skip(f"benchmarks/{name}.py: no records yet")
-    found = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
-    assert script(name).rows(found) in (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import runpy
 from pathlib import Path
 
@@ -100,10 +99,3 @@ def test_the_speed_of_a_point_is_compared_with_the_published_way(script, capsys)
         "| LoRA | 8 | published | 2.000 | 1.0 | 1000 | 500 |",
         "| LoRA | 8 | deltatune | 0.250 | 8.0 | 800 | 300 |",
     ]
-
-
-@pytest.mark.parametrize(("name", "page"), [("modeconn", "modeconn"), ("modeconn_speed", "performance")])
-def test_a_page_shows_its_records(script, name, page):
-    root = BENCHMARKS.parent
-    found = [json.loads(line) for line in (root / f"docs/records/{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert script(name)["rows"](found) in (root / f"docs/{page}.md").read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 
 import pytest
@@ -101,12 +100,3 @@ def test_both_forms_compute_one_loss(script, count):
         gradients.append((value.detach(), *torch.autograd.grad(value, list(tensors.values()))))
     for ours, other in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("name", "page"), [("subspace", "subspace"), ("subspace_speed", "performance")])
-def test_a_page_shows_its_records(script, name, page):
-    records = ROOT / f"docs/records/{name}.jsonl"
-    if not records.is_file():
-        pytest.skip(f"benchmarks/{name}.py: no records yet")
-    found = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
-    assert script(name).rows(found) in (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")

@@ -85,7 +85,7 @@ ALL = (
     claim("C3", gated),
     claim("C4", breaks),
     claim("C5", absent),
-    claim("C6", helps, tier="all", seeds=3),
+    claim("C6", helps, tier="all", seeds=3, cost=2.0),
     claim("C7", by_task, resampled="cluster"),
     claim("C8", dies, tier="all"),
 )
@@ -113,6 +113,12 @@ def toy(tmp_path, monkeypatch):
 def run(request, folder, workers=1, report=lambda done: None):
     claims = carry_out(plan(request), folder, workers, {"command": "toy"}, "", report)
     return {claim["id"]: claim for claim in claims}
+
+
+def test_the_longest_claim_starts_first(toy):
+    assert [(unit.claim.id, unit.seed) for unit in plan(toy("C1", "C6", seeds=2)).units] == [
+        ("C6", 0), ("C6", 1), ("C1", 0), ("C1", 1),
+    ]  # fmt: skip
 
 
 def test_each_verdict_comes_from_its_experiment(toy, tmp_path):

@@ -152,20 +152,18 @@ def cells(chosen: Mapping[tuple[str, str, str], Chosen], cell: Cell) -> list[tup
     They are over the tasks that every template has, so that templates compare; a column has one where all of these have a number,
     and its deviation is the mean one.
     """
-    columns, lines = columns_of(chosen), []
-    heads = list(dict.fromkeys((task, template) for task, template, _ in chosen))
-    for task, template in heads:
-        found = [cell(chosen[task, template, name]) if (task, template, name) in chosen else None for name in columns]
-        lines.append((short_name(task), template, found))
-    tasks, templates = (list(dict.fromkeys(head[place] for head in heads)) for place in (0, 1))
-    common = [task for task in tasks if all((task, template) in heads for template in templates)]
-    if len(common) > 1:
-        name = "average" if len(common) == len(tasks) else f"average of {len(common)}"
-        for template in templates:
-            own = [
-                values for (task, other), (*_, values) in zip(heads, lines, strict=False) if other == template and task in common
-            ]
-            lines.append((name, template, [_average([values[number] for values in own]) for number in range(len(columns))]))
+    columns = columns_of(chosen)
+    found = {
+        head: [cell(chosen[*head, name]) if (*head, name) in chosen else None for name in columns]
+        for head in dict.fromkeys((task, template) for task, template, _ in chosen)
+    }
+    lines = [(short_name(task), template, values) for (task, template), values in found.items()]
+    tasks, templates = (list(dict.fromkeys(head[place] for head in found)) for place in (0, 1))
+    common = [task for task in tasks if all((task, template) in found for template in templates)]
+    name = "average" if len(common) == len(tasks) else f"average of {len(common)}"
+    for template in templates if len(common) > 1 else ():
+        own = zip(*(found[task, template] for task in common), strict=True)
+        lines.append((name, template, [_average(values) for values in own]))
     return lines
 
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from deltatune.core.errors import DeltatuneError
 from deltatune.subspace.intrinsic import Fastfood, draw_fastfood
-from deltatune.subspace.projections import Decoder, Projection, as_kept, random_columns
+from deltatune.subspace.projections import Decoder, Matrix, Projection, random_columns
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Matrix):
     """V P without an encoder.
 
     Args:
@@ -27,26 +26,6 @@ class Linear:
     """
 
     decoder_weight: Tensor
-
-    @property
-    def k(self) -> int:
-        """Dimensions of the subspace."""
-        return self.decoder_weight.shape[1]
-
-    @property
-    def size(self) -> int:
-        """D, the length of the delta."""
-        return self.decoder_weight.shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-        return self.decoder_weight.device
-
-    def decode(self, points: Tensor) -> Tensor:
-        """Deltas (..., D) of points (..., k), float32. Differentiable."""
-        with as_kept(points):
-            return functional.linear(points, self.decoder_weight).float()
 
     def tensors(self) -> dict[str, Tensor]:
         """Field -> tensor."""

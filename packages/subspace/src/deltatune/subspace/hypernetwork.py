@@ -12,7 +12,7 @@ and G are trained together. A task head has no place here: it would be as many n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -23,8 +23,10 @@ from torch import Tensor
 
 from deltatune.core.batches import Batch
 from deltatune.core.checkpoint import base_record
+from deltatune.core.data import Example
 from deltatune.core.delta import Prefix, Tuned, forward_with
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.evaluation import Scores
 from deltatune.core.formats import Format, build_format
 from deltatune.core.metrics import higher_is_better
 from deltatune.core.processes import Processes
@@ -193,18 +195,13 @@ def learn(setup: Hypernetwork, initial: Initial, folder: RunFolder, processes: P
     batches = config.train.batches(form.features(task.train), form.collate, form.choose, form.weigh)
     about = {"settings": {"backbone": initial.backbone_settings()}, "init": initial.digests(), "num_labels": initial.num_labels}
 
-    def records() -> Iterator[dict[str, Any]]:
-        space = maps.space(initial, config.task.task, about)
-        for split, part in (("dev", task.dev), ("test", task.test)):
-            if part:
-                point = {"coordinates": maps.point.detach()}
-                for _, name, scores in score_points(space, tuned, form, part, point):
-                    yield {"kind": "point", "task": config.task.task, "delta": name, "split": split, **scores.numbers()}
+    def scored(examples: Sequence[Example]) -> list[tuple[str, Scores]]:
+        space, point = maps.space(initial, config.task.task, about), {"coordinates": maps.point.detach()}
+        return [(name, scores) for _, name, scores in score_points(space, tuned, form, examples, point)]
 
     def evaluate() -> float:
-        space, sign = maps.space(initial, config.task.task, about), 1 if higher_is_better(form.metric) else -1
-        point = {"coordinates": maps.point.detach()}
-        return fmean(sign * scores.value for *_, scores in score_points(space, tuned, form, task.dev, point))
+        sign = 1 if higher_is_better(form.metric) else -1
+        return fmean(sign * scores.value for _, scores in scored(task.dev))
 
     resume = folder.state if has_state(folder.state) else None
     hooks = Hooks(mode=maps.switch, state_dir=folder.state, log=log)
@@ -226,5 +223,8 @@ def learn(setup: Hypernetwork, initial: Initial, folder: RunFolder, processes: P
         "train_seconds": round(history.seconds, 3),
         "device": str(backbone.device),
     }
-    curve = [{"kind": "curve", "split": "dev", "step": step, "value": value} for step, value in history.evaluations]
-    return facts, [*curve, *records()]
+    records = [{"kind": "curve", "split": "dev", "step": step, "value": value} for step, value in history.evaluations]
+    for split, part in (("dev", task.dev), ("test", task.test)):
+        for name, scores in scored(part) if part else ():
+            records.append({"kind": "point", "task": config.task.task, "delta": name, "split": split, **scores.numbers()})
+    return facts, records

@@ -60,8 +60,34 @@ class Decoder(Protocol):
         """The control: random directions of the same lengths."""
 
 
+class Matrix:
+    """What decoders that are a matrix have in common: V (D, k)."""
+
+    decoder_weight: Tensor
+
+    @property
+    def k(self) -> int:
+        """Dimensions of the subspace."""
+        return self.decoder_weight.shape[1]
+
+    @property
+    def size(self) -> int:
+        """D, the length of the delta."""
+        return self.decoder_weight.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.decoder_weight.device
+
+    def decode(self, points: Tensor) -> Tensor:
+        """Deltas (..., D) of points (..., k), float32: what is to be added to the initial values. Differentiable."""
+        with as_kept(points):
+            return functional.linear(points.to(self.decoder_weight.dtype), self.decoder_weight).float()
+
+
 @dataclass(frozen=True)
-class Projection:
+class Projection(Matrix):
     """Encoder and decoder of one delta, all tensors of one dtype.
 
     Args:
@@ -85,21 +111,6 @@ class Projection:
         found = [tuple(tensor.shape) for tensor in self.tensors().values()]
         if found != expected:
             raise DeltatuneError(f"a projection of {size} values to {k} has tensors {expected}, got {found}")
-
-    @property
-    def k(self) -> int:
-        """Dimensions of the subspace."""
-        return self.encoder_weight.shape[0]
-
-    @property
-    def size(self) -> int:
-        """D, the length of the delta."""
-        return self.encoder_weight.shape[1]
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-        return self.decoder_weight.device
 
     def tensors(self) -> dict[str, Tensor]:
         """Field -> tensor."""
@@ -126,11 +137,6 @@ class Projection:
         with as_kept(vectors):
             inner = ACTIVATIONS[activation](functional.linear(vectors.to(dtype), self.encoder_weight, self.encoder_bias))
             return functional.linear(inner, low.encoder_low_weight, low.encoder_low_bias).float()
-
-    def decode(self, points: Tensor) -> Tensor:
-        """Deltas (..., D) of points (..., k), float32: what is to be added to the initial values. Differentiable."""
-        with as_kept(points):
-            return functional.linear(points.to(self.decoder_weight.dtype), self.decoder_weight).float()
 
 
 def as_kept(tensor: Tensor) -> AbstractContextManager[None]:
