@@ -32,7 +32,7 @@ NAMES = ("houlsby", "lora", "prefix")
 # The fourth of claim 13: fine-tuning of a small set of weights, as their difference.
 NORMS: tuple[DeltaConfig, float] = (Modules(patterns=("*layer_norm.weight",)), 1e-2)
 CONTROLS = ("random", "zero", "mean")
-MAX_DEV, MAX_TEST = 20, 200  # nothing is selected on dev: there is one rate, and the last weights are kept
+MAX_DEV, MAX_TEST = 20, 150  # nothing is selected on dev: there is one rate, and the last weights are kept
 BATCH = 16
 ORIGINAL = {"sentiment": 120, "other": 200}  # updates of an original solution, by kind of task
 SECOND = 40  # updates of coordinates
@@ -68,7 +68,7 @@ class Setup:
     sources: tuple[str, ...] = (SOURCE,)
     k: int = 4
     objective: Objective = Objective(weight=0.02)  # noqa: RUF009 - frozen
-    updates: int = 200
+    updates: int = 180
     lines: int | None = None
     norms: bool = False
 
