@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deltatune.core import world_models
 from deltatune.core.claims import CannotRunError, Context, Store
+from deltatune.core.delta import attach
+from deltatune.core.evaluation import evaluate
+from deltatune.core.formats import build_format
+from deltatune.core.loading import load_backbone
 from deltatune.subspace.claims import CLAIMS
 from deltatune.subspace.claims.further import chance_cells, excess
-from deltatune.subspace.claims.measured import Setup, beside, mean, unseen
+from deltatune.subspace.claims.measured import ENCODER, Setup, beside, mean, unseen
 
 
 def record(kind, value, source="lora", target="prefix", original=0.9, chance=0.5):
@@ -32,6 +38,7 @@ def test_every_claim_of_the_specification_is_declared():
     assert [claim.id for claim in CLAIMS if "-" not in claim.id] == [f"C{number}" for number in range(1, 14)]
     assert [claim.id for claim in CLAIMS if claim.tier == "headline"] == ["C1", "C2", "C3", "C7", "C8", "C11"]
     for claim in CLAIMS:
+        assert claim.settings["one"]["base"] == ("world/m3" if claim.id.endswith("-encoder") else "world/t5")
         assert {"random", "zero", "mean_point", "chance"} <= {control.name for control in claim.controls}, claim.id
         assert claim.seeds >= 5
 
@@ -49,6 +56,16 @@ def test_cells_at_chance_and_above_the_original():
     assert [cell["source"] for cell in chance_cells(RECORDS)] == ["houlsby"]
     above = [record("optimization", 0.91), record("transfer", 0.99), record("transfer", 0.5), record("transfer", 0.6)]
     assert excess(above) == (50.0, 25.0)
+
+
+def test_the_encoder_is_asked_in_words_that_say_nothing_to_it():
+    setup = Setup(base=ENCODER)
+    backbone, task = load_backbone(setup.backbone()), replace(setup.task("sentiment-0"), max_dev=100).load()
+    tuned = attach(backbone, setup.deltas[0][0])
+    untuned = evaluate(tuned, build_format(backbone, task), task.dev).value
+    assert abs(untuned - 0.5) < 0.1  # in its own words it is right in 83%
+    others = [attach(load_backbone(setup.backbone()), config) for config, _ in setup.deltas[1:]]
+    assert [sum(tensor.numel() for tensor in each.weights().values()) for each in (tuned, *others)] == [9216] * 3
 
 
 def test_without_the_model_a_claim_cannot_run(tmp_path, monkeypatch):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from deltatune.core.claims import Claim, Context, Control, Effects, Figure, Gate
 from deltatune.subspace import figures
 from deltatune.subspace.claims.experiments import (
+    ON_ENCODER,
     ONE,
     SEVERAL,
     above_original,
@@ -26,7 +28,7 @@ from deltatune.subspace.claims.experiments import (
     transfer,
 )
 from deltatune.subspace.claims.further import fine_tuning, region
-from deltatune.subspace.claims.measured import ALIKE, MANY, OTHER, SAME, SOURCE, UNSEEN
+from deltatune.subspace.claims.measured import ALIKE, ENCODER, MANY, OTHER, SAME, SOURCE, UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,7 +83,7 @@ def _claim(number: int | str, statement: str, statistic: str, run: Callable[[Con
 
 
 _WAYS = f"subspace of {SOURCE} with k = 4, tasks {', '.join(SAME)}"
-CLAIMS = (
+_ON_T5 = (
     _claim(1, "Subspace optimization nearly keeps the original performance, single task",
            f"mean relative performance of optimization, {_WAYS}", optimization,
            bound=80.0, tier="headline", paper_value="84.9 %", figures=(Figure("bars", "Optimization and controls.", _bars),)),
@@ -136,3 +138,15 @@ CLAIMS = (
            "the lesser of mean transfer into the fourth delta and from it", fine_tuning,
            bound=70.0, source="from memory, unverified", controls=TRANSFERRED),
 )  # fmt: skip
+
+_ENCODERS = {"C1": optimization, "C2": transfer, "C3": cost_of_transfer, "C8": order_of_targets}
+_ENCODER = tuple(
+    replace(
+        claim, id=f"{claim.id}-encoder", run=partial(_ENCODERS[claim.id], setup=ON_ENCODER), tier="all",
+        statistic=f"{claim.statistic}, on {ENCODER} asked by prompt", settings={**claim.settings, "one": ON_ENCODER.identity()},
+    )
+    for claim in _ON_T5
+    if claim.id in _ENCODERS
+)  # fmt: skip
+
+CLAIMS = (*_ON_T5, *_ENCODER)

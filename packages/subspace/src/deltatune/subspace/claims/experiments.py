@@ -11,6 +11,7 @@ from deltatune.subspace.claims.further import chance_cells, excess
 from deltatune.subspace.claims.measured import (
     ALIKE,
     CONTROLS,
+    ENCODER,
     MANY,
     NAMES,
     OTHER,
@@ -25,27 +26,27 @@ from deltatune.subspace.claims.measured import (
     unseen,
 )
 
-ONE = Setup()
+ONE, ON_ENCODER = Setup(), Setup(base=ENCODER)
 SEVERAL = Setup(MANY, k=16, updates=400, objective=replace(ONE.objective, draw="task"), lines=200)
 DIMENSIONS = (1, 2, 4, 8, 16, 32)
 
 
-def optimization(context: Context, seed: int) -> Effects:
+def optimization(context: Context, seed: int, setup: Setup = ONE) -> Effects:
     """C1."""
-    records = unseen(context, ONE, SAME, seed)
+    records = unseen(context, setup, SAME, seed)
     return Effects(mean(records, "optimization"), beside(records), solved(records), records)
 
 
-def transfer(context: Context, seed: int) -> Effects:
+def transfer(context: Context, seed: int, setup: Setup = ONE) -> Effects:
     """C2."""
-    records = unseen(context, ONE, SAME, seed)
+    records = unseen(context, setup, SAME, seed)
     controls = beside(records, "transfer") | {"directions": above_chance(records)}
     return Effects(mean(records, "transfer"), controls, solved(records), records)
 
 
-def cost_of_transfer(context: Context, seed: int) -> Effects:
+def cost_of_transfer(context: Context, seed: int, setup: Setup = ONE) -> Effects:
     """C3."""
-    records = unseen(context, ONE, SAME, seed)
+    records = unseen(context, setup, SAME, seed)
     gap = mean(records, "optimization") - mean(records, "transfer")  # every target occurs equally often in both
     return Effects(gap, beside(records, "transfer"), solved(records), records)
 
@@ -97,9 +98,9 @@ def smaller_k(context: Context, seed: int) -> Effects:
     return Effects(values[4] - values[1], beside(found[4]), solved(found[4]), records)
 
 
-def order_of_targets(context: Context, seed: int) -> Effects:
+def order_of_targets(context: Context, seed: int, setup: Setup = ONE) -> Effects:
     """C8."""
-    records = unseen(context, ONE, SAME, seed)
+    records = unseen(context, setup, SAME, seed)
     adapter, lora, prefix = (mean(records, "transfer", target=name) for name in NAMES)
     controls = beside(records, "transfer") | {"adapter_lora": adapter - lora, "lora_prefix": lora - prefix}
     return Effects(adapter - prefix, controls, solved(records), records)

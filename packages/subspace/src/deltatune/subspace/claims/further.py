@@ -8,16 +8,12 @@ from typing import Any
 
 import torch
 
-from deltatune.core.backbone import BackboneConfig
 from deltatune.core.claims import Context, Effects
 from deltatune.core.formats import build_format
 from deltatune.core.loading import load_backbone
-from deltatune.core.tune_config import TaskChoice
 from deltatune.subspace import space as spaces
 from deltatune.subspace.approximation import score_points
 from deltatune.subspace.claims.measured import (
-    BASE,
-    MAX_TEST,
     SAME,
     SOURCE,
     Records,
@@ -70,8 +66,7 @@ def region(context: Context, seed: int) -> Effects:
 
 def _triangle(context: Context, setup: Setup, seed: int) -> Records:
     space = spaces.read(subspace(context, setup, seed))
-    task = TaskChoice(f"world/{SOURCE}", max_test=MAX_TEST).load()
-    backbone = load_backbone(BackboneConfig(BASE, form="text", device="cpu"))
+    task, backbone = setup.task(SOURCE).load(), load_backbone(setup.backbone())
     own, form = space.points[f"world/{SOURCE}"][0], build_format(backbone, task)
     places = {str(number): shares for number, shares in enumerate(triangle(RESOLUTION))}
     points = {name: torch.tensor(shares) @ own for name, shares in places.items()}

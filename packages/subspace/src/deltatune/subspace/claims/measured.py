@@ -11,7 +11,7 @@ from typing import Any
 from deltatune.core import world_models
 from deltatune.core.backbone import BackboneConfig
 from deltatune.core.claims import CannotRunError, Context
-from deltatune.core.delta import DeltaConfig, Modules
+from deltatune.core.delta import DeltaConfig, Houlsby, LoRA, Modules, Prefix
 from deltatune.core.files import read_json, write_json
 from deltatune.core.optim import OptimizerConfig
 from deltatune.core.processes import Processes
@@ -26,9 +26,16 @@ from deltatune.subspace.objective import Objective
 from deltatune.subspace.stage1 import Stage1, approximate, loaded
 from deltatune.subspace.stage2 import Stage2, carry_out
 
-BASE = "world/t5"
-KINDS = ("Houlsby", "LoRA", "Prefix")
+BASE, ENCODER = "world/t5", "world/m3"
 NAMES = ("houlsby", "lora", "prefix")
+# Deltas of one size each, and the rates of their original solutions: 11,520 values on T5, 9,216 on the encoder.
+DELTAS: Mapping[str, tuple[tuple[DeltaConfig, float], ...]] = {
+    BASE: tuple(SOURCES[kind] for kind in ("Houlsby", "LoRA", "Prefix")),
+    ENCODER: ((Houlsby(width=8, bias=False), 1e-2), (LoRA(rank=8), 1e-2), (Prefix(length=16, width=None), 0.1)),
+}
+# Asked in its own words of praise and blame, the encoder is right without tuning. These names say nothing to it: it knows the
+# task and has to learn how to answer, as T5 does.
+WORDS = {"negative": "anna", "positive": "boris"}
 # The fourth of claim 13: fine-tuning of a small set of weights, as their difference.
 NORMS: tuple[DeltaConfig, float] = (Modules(patterns=("*layer_norm.weight",)), 1e-2)
 CONTROLS = ("random", "zero", "mean")
@@ -57,6 +64,7 @@ class Setup:
 
     Args:
         sources: tasks that it is made of.
+        base: `BASE`, which writes its answer, or `ENCODER`, asked by prompt and `WORDS`.
         k: its dimensions.
         objective: of stage 1; with the published weight of 0.1 the norm of the prefix, 25 times as long as the others, would
             weigh more than all task losses at the start.
@@ -66,6 +74,7 @@ class Setup:
     """
 
     sources: tuple[str, ...] = (SOURCE,)
+    base: str = BASE
     k: int = 4
     objective: Objective = Objective(weight=0.02)  # noqa: RUF009 - frozen
     updates: int = 180
@@ -75,7 +84,7 @@ class Setup:
     @property
     def deltas(self) -> tuple[tuple[DeltaConfig, float], ...]:
         """Settings and learning rate of each delta, in order."""
-        return (*(SOURCES[kind] for kind in KINDS), *((NORMS,) if self.norms else ()))
+        return (*DELTAS[self.base], *((NORMS,) if self.norms else ()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,22 +94,36 @@ class Setup:
     def identity(self) -> dict[str, Any]:
         """Plain values that decide the subspace."""
         deltas = [[config.describe(), rate] for config, rate in self.deltas]
-        return {**asdict(self), "deltas": deltas, "base": BASE, **AMOUNTS}
+        words = {"label words": self.words} if self.words else {}
+        return {**asdict(self), "deltas": deltas, **words, **AMOUNTS}
+
+    @property
+    def words(self) -> Mapping[str, str] | None:
+        """Label words in place of the task's own."""
+        return WORDS if self.base == ENCODER else None
+
+    def backbone(self) -> BackboneConfig:
+        """The base, and how it is asked."""
+        return BackboneConfig(self.base, form="prompt" if self.words else "text", device="cpu")
+
+    def task(self, name: str) -> TaskChoice:
+        """A task of the world, by its name there."""
+        return TaskChoice(f"world/{name}", max_dev=MAX_DEV, max_test=MAX_TEST, label_words=self.words)
 
 
-def require_model() -> None:
-    """Raise CannotRunError if this version has no T5 of the world."""
-    if BASE.removeprefix(world_models.PREFIX) not in world_models.names():
-        raise CannotRunError(f"this version of deltatune ships no model {BASE}")
+def require_model(base: str) -> None:
+    """Raise CannotRunError if this version of the world has no such model."""
+    if base.removeprefix(world_models.PREFIX) not in world_models.names():
+        raise CannotRunError(f"this version of deltatune ships no model {base}")
 
 
-def solution(context: Context, task: str, delta: tuple[DeltaConfig, float], seed: int) -> Path:
-    """The original solution of a task, tuned from the initial values of `seed`; where it is."""
-    config = source_config(task, "LoRA", seed)
+def solution(context: Context, setup: Setup, task: str, name: str, seed: int) -> Path:
+    """The original solution of a task with a delta, tuned from the initial values of `seed`; where it is."""
+    config, (delta, rate) = source_config(task, "LoRA", seed), dict(zip(setup.names, setup.deltas, strict=True))[name]
     steps = ORIGINAL.get(task.partition("-")[0], ORIGINAL["other"])
-    train = replace(config.train, steps=steps, batch_size=BATCH, optimizer=replace(config.train.optimizer, lr=delta[1]))
-    choice = TaskChoice(f"world/{task}", max_dev=MAX_DEV, max_test=MAX_TEST)
-    return context.tuned(replace(config, task=choice, deltas=(delta[0],), train=train, init_seed=seed)).path
+    train = replace(config.train, steps=steps, batch_size=BATCH, optimizer=replace(config.train.optimizer, lr=rate))
+    own = replace(config, backbone=setup.backbone(), task=setup.task(task), deltas=(delta,), train=train, init_seed=seed)
+    return context.tuned(own).path
 
 
 def initial(context: Context, setup: Setup, seed: int) -> Initial:
@@ -108,16 +131,16 @@ def initial(context: Context, setup: Setup, seed: int) -> Initial:
     configs = [config for config, _ in setup.deltas]
 
     def make(target: Path) -> None:
-        backbone = BackboneConfig(BASE, form="text", device="cpu")
-        write_json(target / "run.json", {"sizes": draw_initial(target, backbone, configs, seed, 2)})
+        write_json(target / "run.json", {"sizes": draw_initial(target, setup.backbone(), configs, seed, 2)})
 
-    settings = {"subspace": "initial values", "base": BASE, "deltas": [config.describe() for config in configs], "seed": seed}
+    deltas = [config.describe() for config in configs]
+    settings = {"subspace": "initial values", "base": setup.base, "deltas": deltas, "seed": seed}
     return read_initial(context.store.folder(settings, make))
 
 
 def subspace(context: Context, setup: Setup, seed: int) -> Path:
     """The folder of the trained subspace."""
-    require_model()
+    require_model(setup.base)
     train = TrainConfig(
         OptimizerConfig("adafactor", lr=FIRST_RATE, schedule="constant", max_grad_norm=None), steps=setup.updates,
         batch_size=BATCH, eval_every=10**9, select="last", data_seed=seed, dropout_seed=seed, log_every=10**9,
@@ -129,10 +152,7 @@ def subspace(context: Context, setup: Setup, seed: int) -> Path:
     def make(target: Path) -> None:
         start = initial(context, setup, seed)
         found = {
-            f"world/{task}": {
-                name: [open_run(solution(context, task, delta, seed))]
-                for name, delta in zip(setup.names, setup.deltas, strict=True)
-            }
+            f"world/{task}": {name: [open_run(solution(context, setup, task, name, seed))] for name in setup.names}
             for task in setup.sources
         }
         inputs, fresh = loaded(config, start, found)
@@ -145,7 +165,7 @@ def subspace(context: Context, setup: Setup, seed: int) -> Path:
 
 def unseen(context: Context, setup: Setup, tasks: Sequence[str], seed: int, controls: Sequence[str] = CONTROLS) -> Records:
     """Test records of subspace optimization, transfer and controls on unseen tasks."""
-    require_model()
+    require_model(setup.base)
     return [record for task in tasks for record in _of_task(context, setup, task, seed, controls)]
 
 
@@ -154,15 +174,13 @@ def _of_task(context: Context, setup: Setup, task: str, seed: int, controls: Seq
         OptimizerConfig("adafactor", schedule="constant", max_grad_norm=None), steps=SECOND, batch_size=BATCH,
         eval_every=10**9, select="last", data_seed=seed, dropout_seed=seed, log_every=10**9,
     )  # fmt: skip
-    deltas = dict(zip(setup.names, setup.deltas, strict=True))
 
     def make(target: Path) -> None:
         space = spaces.read(subspace(context, setup, seed))
-        choice = TaskChoice(f"world/{task}", max_dev=MAX_DEV, max_test=MAX_TEST)
-        config = TuneConfig(BackboneConfig(BASE, form="text", device="cpu"), choice, (SOURCES["LoRA"][0],), train)
+        config = TuneConfig(setup.backbone(), setup.task(task), (setup.deltas[0][0],), train)
         stage = Stage2(
             space, config, [f"world/{task}"], space.names, space.names, (SECOND_RATE,), target, controls,
-            lambda task, name: solution(context, task.removeprefix("world/"), deltas[name], seed), seed,
+            lambda task, name: solution(context, setup, task.removeprefix("world/"), name, seed), seed,
         )  # fmt: skip
         write_json(target / "records.json", [record for record in carry_out(stage) if record["split"] == "test"])
 
