@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 
@@ -41,6 +42,25 @@ def test_every_claim_of_the_specification_is_declared():
         assert claim.settings["one"]["base"] == ("world/m3" if claim.id.endswith("-encoder") else "world/t5")
         assert {"random", "zero", "mean_point", "chance"} <= {control.name for control in claim.controls}, claim.id
         assert claim.seeds >= 5
+
+
+def test_the_published_numbers_beside_the_claims_follow_from_the_published_tables(golden):
+    tables = golden.case("subspace", "paper_tables.json", "tables")
+    assert golden.case("subspace", "paper_tables.json", "units").startswith("relative performance in percent")
+
+    def mean_of(table, *columns):
+        places = [tables[table]["columns"].index(column) for column in columns]
+        return fmean(row[place] for row in tables[table]["rows"] for place in places)
+
+    kinds, ways = ("Adapter", "LoRA", "Prefix"), ("A->L", "A->P", "L->A", "L->P", "P->A", "P->L")
+    optimized, moved = mean_of("single_task_optimization", *kinds), mean_of("single_task_transfer", *ways)
+    into = [mean_of("single_task_transfer", *(way for way in ways if way.endswith(end))) for end in ("A", "P")]
+    said = {claim.id: claim.paper_value for claim in CLAIMS}
+    assert said["C1"] == f"{optimized:.1f} %"
+    assert said["C2"] == f"{moved:.1f} %"
+    assert said["C3"] == f"{optimized - moved:.1f} points"
+    assert said["C4"] == f"{mean_of('multi_task_optimization', *kinds):.1f} %"
+    assert said["C8"] == f"{into[0]:.1f} against {into[1]:.1f}"
 
 
 def test_controls_of_made_up_records():
