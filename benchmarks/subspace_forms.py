@@ -18,7 +18,7 @@ from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.weights import Weights
 from deltatune.subspace.approximation import Approximation, Sources
-from deltatune.subspace.draws import EXTRA, Drawn, collating, tagged
+from deltatune.subspace.draws import EXTRA, Drawn, collating, per_of, tagged
 from deltatune.subspace.objective import Objective, encode_all, reconstructions
 from deltatune.subspace.projections import draw
 from deltatune.subspace.space import Subspace
@@ -93,7 +93,7 @@ class Bench:
         """Batches of 8 with their draws."""
         parts = [form.features(task.train[:800]) for form, task in zip(self.forms, self.tasks, strict=True)]
         inner = Batches(tagged(parts), collating(self.forms[0].collate), 8, seed, grouped)
-        return Drawn(inner, seed, "stick", self.ours.per, self.ours.sources.counts())
+        return Drawn(inner, seed, "stick", per_of("auto", len(self.tasks)), self.ours.sources.counts())
 
 
 def build(model: str, tasks: Sequence[Task], k: int, precision: Precision = "fp32") -> Bench:
@@ -107,5 +107,5 @@ def build(model: str, tasks: Sequence[Task], k: int, precision: Precision = "fp3
     forms = [build_format(backbone, task, 256) for task in tasks]
     vectors = [[torch.randn(1, size, generator=generator) * 0.01 for size in sizes.values()] for _ in tasks]
     space = Subspace(configs, inits, projections, {}, Objective(), {})
-    per: Literal["batch", "example"] = "batch" if len(tasks) == 1 else "example"
-    return Bench(Approximation(space, tuned, Sources([task.name for task in tasks], forms, vectors), per), forms, tasks, k)
+    sources = Sources([task.name for task in tasks], forms, vectors)
+    return Bench(Approximation(space, tuned, sources, by_tokens=len(tasks) == 1), forms, tasks, k)

@@ -57,7 +57,7 @@ class Published:
         solved = [self.solutions[name] - self.starts[name] for name in KINDS]
         vectors = [solved] if tasks == 1 else [[own[i : i + 1] for own in solved] for i in range(tasks)]
         form = SimpleNamespace(loss=loss_of)
-        return Approximation(space, tuned, Sources(["t"] * tasks, [form] * tasks, vectors), per)
+        return Approximation(space, tuned, Sources(["t"] * tasks, [form] * tasks, vectors), by_tokens=per == "batch")
 
 
 @pytest.fixture

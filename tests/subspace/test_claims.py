@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
+from matplotlib.figure import Figure as Canvas
 
 from deltatune.core import world_models
 from deltatune.core.claims import CannotRunError, Context, Store
@@ -15,7 +16,7 @@ from deltatune.core.formats import build_format
 from deltatune.core.loading import load_backbone
 from deltatune.subspace.claims import CLAIMS
 from deltatune.subspace.claims.further import chance_cells, excess
-from deltatune.subspace.claims.measured import ENCODER, Setup, beside, mean, unseen
+from deltatune.subspace.claims.measured import ENCODER, Setup, beside, mean, solved, unseen
 
 
 def record(kind, value, source="lora", target="prefix", original=0.9, chance=0.5):
@@ -70,6 +71,24 @@ def test_controls_of_made_up_records():
     assert found["mean_point"] == pytest.approx(20.0)
     assert found["chance"] == pytest.approx(31.0)
     assert mean(RECORDS, "transfer") == pytest.approx(100 * (0.72 + 0.51) / 2 / 0.9)
+
+
+def test_one_original_that_learned_nothing_voids_a_seed():
+    assert solved(RECORDS) == pytest.approx({"solved": 40.0, "headroom": 45.0})
+    flat = [*RECORDS, record("zero", 0.48, source=None, target="lora", original=0.5)]
+    assert solved(flat) == pytest.approx({"solved": 0.0, "headroom": 2.0})
+
+
+def test_the_triangle_is_drawn_as_the_mean_over_seeds():
+    claim = next(claim for claim in CLAIMS if claim.id == "C12")
+    places = [(0.0, 0.0), (1.0, 0.0), (0.5, 0.9)]
+    rows = [
+        {"delta": name, "x": x, "y": y, "value": 0.2 * seed} for seed in (1, 2) for name in ("houlsby", "lora") for x, y in places
+    ]
+    figure = Canvas()
+    claim.figures[0].draw(figure, rows)
+    drawn = [list(chart.collections[0].get_array()) for chart in figure.axes[:2]]
+    assert drawn == [pytest.approx([0.3] * 3)] * 2
 
 
 def test_cells_at_chance_and_above_the_original():

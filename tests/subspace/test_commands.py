@@ -17,6 +17,7 @@ from deltatune.core.weights import flatten
 from deltatune.subspace.approximation import Approximation
 from deltatune.subspace.projections import draw, named, parameter_count
 from deltatune.subspace.space import read, save
+from deltatune.subspace.stage2 import _rank
 
 NAMES = ["houlsby", "lora", "prefix"]
 SHORT = ["--train.steps", 2, "--train.eval_every", 1, "--train.batch_size", 4, "--device", "cpu"]
@@ -267,5 +268,53 @@ def test_what_does_not_fit_is_refused_in_one_line(bench, refused, tmp_path):
     assert "no delta 'bitfit'" in refused(*optimize, "--tasks", f"[{bench / 'second.yaml'}]", "--sources", "[bitfit]")
     assert "no task given" in refused(*optimize)
     assert "no subspace here" in refused("landscape", "--subspace", tmp_path, "--out_dir", tmp_path / "out")
-    lost = [*optimize, "--tasks", f"[{bench / 'second.yaml'}]", "--originals", tmp_path, *SHORT[:4]]
-    assert "no original solution" in refused(*lost)
+    lost = [*optimize, "--tasks", f"[{bench / 'second.yaml'}]", *SHORT[:4], "--originals"]
+    assert "no original solution" in refused(*lost, tmp_path)
+    for name, other in zip(NAMES, ("lora", "houlsby", "prefix"), strict=True):
+        shutil.copytree(bench / "original/second" / other, tmp_path / "mixed/second" / name)
+    assert "other settings than those of houlsby of the subspace" in refused(*lost, tmp_path / "mixed")
+    transfer = ["transfer", "--subspace", bench / "space", "--out_dir", tmp_path / "moved", "--device", "cpu", "--run"]
+    assert "tuned from values of digest 000000000000" in refused(*transfer, tmp_path / "other/first/lora")
+    assert "other settings than those of lora" in refused(*transfer, bench / "original/first/houlsby", "--source", "lora")
+    assert not (tmp_path / "moved").exists()
+
+
+def test_a_task_that_is_not_unseen_is_named(bench, command, tmp_path):
+    words = ["optimize", "--subspace", bench / "space", "--tasks", f"[{bench / 'first.yaml'}]", *SHORT, "--lrs", "[0.05]"]
+    words += ["--sources", "[lora]", "--controls", "[]", "--out_dir", tmp_path / "out"]
+    said = f"{bench / 'first.yaml'} is a source task of this subspace"
+    assert said in command(*words)
+    assert said in command(*words)  # finished already
+
+
+def test_tasks_of_a_split(bench, command, tmp_path):
+    split = tmp_path / "split.json"
+    first, second = (str(bench / f"{name}.yaml") for name in ("first", "second"))
+    split.write_text(json.dumps({"train": [first, first], "unseen": [second]}), encoding="utf-8")
+    words = ["--split", split, "--family", "", *SHORT, "--out_dir"]
+    approximate = ["approximate", "--init", bench / "init", "--solutions", f"[{bench / 'original'}]", "--k", 2, "--max_dev", 3]
+    shown = command(*approximate, *words, tmp_path / "space")
+    assert "more than once" in shown
+    assert list(read(tmp_path / "space").points) == [first]
+    scored = [record["n"] for record in read_records(tmp_path / "space") if record.get("split") == "dev" and "n" in record]
+    assert set(scored) == {3}
+    optimize = ["optimize", "--subspace", tmp_path / "space", "--lrs", "[0.05]", "--sources", "[lora]", "--controls", "[]"]
+    command(*optimize, *words, tmp_path / "unseen")
+    assert {record["task"] for record in read_records(tmp_path / "unseen")} == {second}
+
+
+def test_results_of_other_dimensions_are_not_pooled(bench, unseen, refused, tmp_path):
+    out, _ = unseen
+    shutil.copytree(out, tmp_path / "other")
+    file = tmp_path / "other/records.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace('"k": 3', '"k": 4'), encoding="utf-8")
+    words = ["report", "--results", f"[{out}, {tmp_path / 'other'}]", "--out_dir", tmp_path / "report"]
+    assert "k = 3 and k = 4 do not belong together" in refused(*words)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_rate_without_a_score_is_never_the_best():
+    found = [None, {"value": None, "metric": "mse"}, {"value": float("nan"), "metric": "mse"}, {"value": 9.0, "metric": "mse"}]
+    assert max(range(4), key=lambda i: _rank(found[i])) == 3
+    assert _rank({"value": 0.2, "metric": "mse"}) > _rank(found[3])
+    assert _rank({"value": 0.2, "metric": "accuracy"}) < _rank({"value": 0.3, "metric": "accuracy"})

@@ -92,6 +92,14 @@ def test_coordinates_are_tuned_in_a_hypernetwork_as_in_any_subspace(maps, bench,
     assert sum(record["kind"] == "transfer" for record in found) == 6
 
 
+def test_a_plane_goes_through_the_one_point_of_all_deltas(maps, command, refused):
+    words = ["landscape", "--subspace", maps / "maps", "--max_examples", 2, "--resolution", 1, "--device", "cpu"]
+    assert "take --plane random" in refused(*words, "--out_dir", maps / "none")
+    assert "of 9 points" in command(*words, "--plane", "random", "--out_dir", maps / "plane")
+    values = read_records(maps / "plane")
+    assert len({row["loss"] for row in values if row["delta"] == "lora"}) > 1
+
+
 def test_a_fixed_dense_projection_of_differences(bench, command, tmp_path):
     words = ["make-init", "--model", bench / "model", "--form", "prompt", "--out_dir", tmp_path / "init", "--deltas+", "Full"]
     command(*words)

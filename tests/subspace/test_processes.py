@@ -17,6 +17,7 @@ from deltatune.core.files import read_json
 from deltatune.core.processes import leave
 from deltatune.core.shards import Divided
 from deltatune.subspace import cli, stage1
+from deltatune.subspace.approximation import Approximation
 from deltatune.subspace.draws import Drawn
 from deltatune.subspace.space import read
 
@@ -115,6 +116,37 @@ def test_two_processes_learn_the_subspace_of_one_and_resume_exactly(together, co
         (left / "state/state-2-1-of-2.pt").unlink()
     command(*again)
     assert_equal(tmp_path, left, atol=1e-5, rtol=1e-5)
+
+
+def test_a_draw_that_holds_examples_of_several_tasks_is_the_mean_of_its_parts(published):
+    """Answers differ in length, so a mean over tokens would depend on which process passes which example."""
+    lengths = (published.batch["labels"] != -100).sum(dim=1)
+    assert len(set(lengths.tolist())) > 1
+    model = published.approximation(3, "example")
+    shares = [0.5, 0.3, 0.2]
+
+    def loss(rows):
+        batch = {name: tensor[rows] for name, tensor in published.batch.items()}
+        about = {"task": [1] * len(rows), "solution": [[0] * 3] * len(rows), "draw": [0] * len(rows)}
+        made = {name: torch.tensor(value) for name, value in about.items()}
+        return model.loss({**batch, **made, "shares": torch.tensor(shares).expand(len(rows), 3, 3)})
+
+    torch.testing.assert_close(loss([0, 1, 2]), (2 * loss([0, 1]) + loss([2])) / 3)
+
+
+def test_only_of_one_task_a_batch_is_a_mean_over_tokens(bench, command, tmp_path, monkeypatch):
+    seen, plain = [], Approximation.__init__
+
+    def note(self, space, tuned, sources, by_tokens):
+        seen.append((len(sources.names), by_tokens))
+        plain(self, space, tuned, sources, by_tokens)
+
+    monkeypatch.setattr(Approximation, "__init__", note)
+    words = ["approximate", "--init", bench / "init", "--solutions", f"[{bench / 'original'}]", *STEPS]
+    command(*words, *FIRST, "--tasks", f"[{bench / 'first.yaml'}]", "--out_dir", tmp_path / "one")
+    command(*words, *FIRST, "--out_dir", tmp_path / "two")
+    command(*words, "--out_dir", tmp_path / "auto")
+    assert seen == [(1, True), (2, False), (2, False)]
 
 
 def watch():

@@ -15,16 +15,20 @@ from deltatune.core.cli.parsing import parse
 from deltatune.core.delta import attach
 from deltatune.core.files import read_json
 from deltatune.core.legacy import rename
+from deltatune.core.run import read_records
 from deltatune.core.weights import layout
 from deltatune.subspace.cli import COMMANDS
 from deltatune.subspace.initial import PUBLISHED, names_of
 from deltatune.subspace.projections import parameter_count
+from deltatune.subspace.space import read
 from deltatune.subspace.splits import read_split
 
 CONFIGS = Path(str(files("deltatune.subspace") / "configs" / "published"))
 SOURCES = {"adapter": "houlsby", "lora": "lora", "prefix": "prefix"}
 COMMAND = {
     "make_init": "make-init",
+    "make_init-hypernetwork": "make-init",
+    "multi-hypernetwork": "hypernetwork",
     "train_delta": "train-delta",
     "train_singletask-glue-sst2": "approximate",
     "train_60tasks-multigpu": "approximate",
@@ -45,7 +49,7 @@ def test_there_is_one_for_every_published_script():
     assert [name for name in COMMAND if f"{name}.yaml" not in readme] == []
 
 
-@pytest.mark.parametrize("name", [name for name in COMMAND if name != "make_init"])
+@pytest.mark.parametrize("name", [name for name in COMMAND if COMMAND[name] in ("train-delta", "approximate", "optimize")])
 def test_a_configuration_has_the_published_settings(golden, name):
     given = parsed(name)
     train = given["train"]
@@ -71,6 +75,7 @@ def test_a_configuration_has_the_published_settings(golden, name):
         assert (given["k"], given["objective"].weight) == ((100, 10.0) if many else (4, 0.1))
         assert (given["train_lines"], given["dev_lines"]) == ((20_000, 240) if many else (None, None))
         assert (given["objective"].mixing, given["objective"].reconstruction) == ("stick", "l2norm")
+        assert given["max_dev"] == (None if many else 1000)
         assert many == (given["split"] == "train_60_unseen_rest")
         assert len(read_split("train_60_unseen_rest").sources) == 60
 
@@ -96,36 +101,63 @@ def test_sizes_and_names_at_full_size(golden):
     assert 3 * parameter_count(1_105_920, 100) == 663_582_600
 
 
+WORLD = ("world/sentiment-0", "world/sentiment-1")
+BRIEF = ("--train.steps", 2, "--train.eval_every", 2, "--train.batch_size", 4, "--device", "cpu")
+FEW = ("--max_dev", 4, "--max_test", 4)
+
+
 @pytest.fixture(scope="module")
-def published_runs(bench, tmp_path_factory):
-    """Initial values of the published kinds on the tiny model, and solutions of two tasks."""
+def published_runs(tmp_path_factory):
+    """Initial values of the published kinds on the built-in T5, and solutions of two tasks."""
     from deltatune.subspace.cli import main
 
     folder = tmp_path_factory.mktemp("published")
-    words = ["make-init", "--config", CONFIGS / "make_init.yaml", "--model", bench / "model", "--form", "prompt"]
-    assert main(list(map(str, [*words, "--out_dir", folder / "init"]))) == 0
-    tasks = f"[{bench / 'first.yaml'}, {bench / 'second.yaml'}]"
-    words = ["train-delta", "--config", CONFIGS / "train_delta.yaml", "--init", folder / "init", "--tasks", tasks]
-    words += ["--data_dir", bench, "--train.steps", 2, "--train.eval_every", 1, "--out_dir", folder / "solutions"]
-    assert main(list(map(str, [*words, "--device", "cpu", "--train.batch_size", 4, "--max_length", 32]))) == 0
+    for name, out in (("make_init", "init"), ("make_init-hypernetwork", "shapes")):
+        words = ["make-init", "--config", CONFIGS / f"{name}.yaml", "--model", "world/t5", "--out_dir", folder / out]
+        assert main(list(map(str, words))) == 0
+    words = [
+        "train-delta",
+        "--config",
+        CONFIGS / "train_delta.yaml",
+        "--init",
+        folder / "init",
+        "--data_dir",
+        "null",
+        *BRIEF,
+        *FEW,
+    ]
+    words += ["--tasks", f"[{', '.join(WORLD)}]", "--out_dir", folder / "solutions"]
+    assert main(list(map(str, words))) == 0
     return folder
 
 
 @pytest.mark.parametrize("name", [name for name in COMMAND if COMMAND[name] == "approximate"])
-def test_an_approximation_runs_for_two_steps(bench, published_runs, command, name):
-    out, task = published_runs / name, f"[{bench / 'first.yaml'}]"
-    words = ["approximate", "--config", CONFIGS / f"{name}.yaml", "--init", published_runs / "init", "--data_dir", bench]
-    words += ["--solutions", f"[{published_runs / 'solutions'}]", "--device", "cpu", "--out_dir", out, "--mixtures", 0]
-    words += ["--train.steps", 2, "--train.eval_every", 2, "--train.batch_size", 4]
+def test_an_approximation_runs_for_two_steps_and_is_used(published_runs, command, name):
+    out, tasks, stage = published_runs / name, WORLD[:1], "singletask"
+    words = ["approximate", "--config", CONFIGS / f"{name}.yaml", "--init", published_runs / "init", "--data_dir", "null", *BRIEF]
+    words += ["--solutions", f"[{published_runs / 'solutions'}]", "--mixtures", 0, "--dev_lines", 4, "--out_dir", out]
     if "60" in name:
-        words += ["--split", "null", "--train_lines", 6, "--dev_lines", 4]
-        task = f"[{bench / 'first.yaml'}, {bench / 'second.yaml'}]"
-    command(*words, "--tasks", task)
-    assert read_json(out / "run.json")["k"] == (100 if "60" in name else 4)
-    for kind in SOURCES if name == "train_singletask-glue-sst2" else ["adapter"]:
-        stage = "singletask" if "single" in name else "multitask"
+        tasks, stage = WORLD, "multitask"
+        words += ["--split", "null", "--train_lines", 6]
+    command(*words, "--tasks", f"[{', '.join(tasks)}]")
+    assert read_json(out / "run.json")["k"] == (4 if len(tasks) == 1 else 100)
+    assert list(read(out).points) == list(tasks)
+    for kind in SOURCES:
         config = f"transfer_{stage}_{kind}{'-from-glue-sst2' if stage == 'singletask' else ''}.yaml"
-        words = ["optimize", "--config", CONFIGS / config, "--subspace", out, "--tasks", f"[{bench / 'second.yaml'}]"]
-        words += ["--data_dir", bench, "--train.steps", 2, "--train.eval_every", 2, "--device", "cpu", "--controls", "[]"]
-        command(*words, "--max_length", 32, "--max_dev", 4, "--max_test", 4, "--out_dir", published_runs / config)
-        assert read_json(published_runs / config / "run.json")["sources"] == [SOURCES[kind]]
+        words = ["optimize", "--config", CONFIGS / config, "--subspace", out, "--tasks", f"[{WORLD[1]}]", "--data_dir", "null"]
+        command(*words, *BRIEF, *FEW, "--controls", "[]", "--out_dir", published_runs / config)
+        records = read_records(published_runs / config)
+        assert {(r["source"], r["target"]) for r in records} == {(SOURCES[kind], name) for name in SOURCES.values()}
+        assert {r["metric"] for r in records} == {"ACC"}  # of words that are written
+
+
+def test_the_hypernetwork_runs_for_two_steps(published_runs, command):
+    config, out = CONFIGS / "multi-hypernetwork.yaml", published_runs / "maps"
+    words = ["hypernetwork", "--config", config, "--init", published_runs / "shapes", "--data_dir", "null", "--task", WORLD[0]]
+    command(*words, *BRIEF, *FEW, "--out_dir", out)
+    assert (read(out).k, read(out).names) == (8, ("houlsby", "lora", "prefix", "full"))
+    given = parsed("multi-hypernetwork")
+    assert (given["k"], given["differences"], given["seed"]) == (8, "fastfood", 42)
+    assert (given["train"].steps, given["train"].eval_every) == (100_000, 2000)
+    adapter, lora, prefix, full = parsed("make_init-hypernetwork")["deltas"]
+    assert (adapter.width, lora.rank, prefix.length, prefix.width, type(full).__name__) == (64, 10, 120, None, "Full")

@@ -53,6 +53,29 @@ def test_relative_chance_differs_between_targets_and_needs_an_original():
     assert sorted(height for _, _, height in lines) == pytest.approx([31.25, 31.25, 50.0, 50.0, 50.0, 50.0])
 
 
+def test_what_transfer_costs_counts_an_optimization_that_failed():
+    def of(task, kind, relative):
+        return record(task, kind, "lora", relative / 100, 1.0, 0.0)
+
+    pairs = [of("a", "optimization", 0.0), of("a", "transfer", 80.0), of("b", "optimization", 90.0), of("b", "transfer", 90.0)]
+    assert "on the same task and target: -40.0 [-80.0, 0.0] points" in report_text(pairs, "test")
+
+
+def test_the_tables_have_a_mean_of_every_row_and_column():
+    text = report_text(RECORDS, "test")
+    optimized = text.partition("## Optimization\n\n")[2].split("\n\n")[0].splitlines()
+    assert optimized == [
+        "| task | lora | prefix | mean |",
+        "|---|---|---|---|",
+        "| world/topic-0 | 87.5 | 120.0 | 103.8 |",
+        "| world/aspect-0 | 90.0 |  | 90.0 |",
+        "| mean | 88.8 | 120.0 | 104.4 |",
+    ]
+    # 100 (0.70 - 0.25) / (0.80 - 0.25); of the prefix 140; of aspect-0's lora 80, and its prefix has no original.
+    records = [{**r, "corrected": c} for r, c in zip(RECORDS[:2], (81.8, 140.0), strict=True)]
+    assert "| optimization | 103.8 | 110.9 | 65.0 |" in report_text(records, "test")
+
+
 def test_cells_at_chance_or_below_are_listed():
     scores = {"above": 0.62, "near": 0.45, "below": 0.02}
     records = [record("world/x-0", "transfer", name, value, 0.8, 0.5) for name, value in scores.items()]

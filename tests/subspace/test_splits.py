@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from deltatune.core.errors import DeltatuneError
 from deltatune.core.metrics import score
 from deltatune.subspace.draws import Drawn, exactly
 from deltatune.subspace.objective import shares, stick
-from deltatune.subspace.splits import folder_of, read_split, require_distinct, shared_examples
+from deltatune.subspace.splits import folder_of, leaks, read_split, require_distinct, shared_examples
 
 
 def test_the_published_split(golden):
@@ -56,9 +57,24 @@ def test_lists_that_do_not_hold(tmp_path):
         require_distinct(["a/b", "a-b"])
 
 
-def test_examples_in_both_tasks_are_counted():
-    task = load_task("world/sentiment-0")
+def test_tasks_that_are_not_unseen_are_named():
+    task = load_task("world/sentiment-0", max_test=40)
     assert shared_examples(task, task) == 0
+    known = {"source": task, "apart": load_task("world/topic-0", max_test=40), "twin": replace(task, test=task.train[:3])}
+    assert shared_examples(task, known["twin"]) == 3
+
+    def load(name):
+        if name not in known:
+            raise DeltatuneError("no such file")
+        return known[name]
+
+    assert list(leaks(["source"], ["apart"], load)) == []
+    found = list(leaks(["source", "lost"], ["source", "apart", "twin"], load))
+    assert found == [
+        "source is a source task of this subspace: scores on it are not those of an unseen task",
+        "3 of 3 test examples of twin have the texts of training examples of source task source",
+        "source task lost was not compared with the unseen ones: no such file",
+    ]
 
 
 def test_lines_of_each_task(golden, tmp_path):

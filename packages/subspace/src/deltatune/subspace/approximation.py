@@ -15,7 +15,7 @@ from deltatune.core.evaluation import Scores, evaluate
 from deltatune.core.formats import Feature, Format
 from deltatune.core.weights import Weights
 from deltatune.subspace.draws import EXTRA
-from deltatune.subspace.objective import Draw, encode_all, reconstructions, shares, total
+from deltatune.subspace.objective import encode_all, reconstructions, shares, total
 from deltatune.subspace.space import Subspace
 
 
@@ -45,12 +45,12 @@ class Approximation:
         space: its projections hold the trained tensors.
         tuned: for each delta the model with it alone, in the order of the subspace.
         sources: what is approximated.
-        per: what has a draw of its own; of a batch drawn as one the task loss is a mean over answer tokens, otherwise over
-            examples.
+        by_tokens: the task loss of examples of one draw is a mean over their answer tokens, as published for one task; otherwise
+            it is a mean over examples, which is the same however they are divided among processes.
     """
 
-    def __init__(self, space: Subspace, tuned: Mapping[str, Tuned], sources: Sources, per: Draw) -> None:
-        self.space, self.tuned, self.sources, self.per = space, tuned, sources, per
+    def __init__(self, space: Subspace, tuned: Mapping[str, Tuned], sources: Sources, by_tokens: bool) -> None:
+        self.space, self.tuned, self.sources, self.by_tokens = space, tuned, sources, by_tokens
 
     def train(self, training: bool) -> None:
         """Switch dropout."""
@@ -104,7 +104,7 @@ class Approximation:
     def task_loss(self, form: Format, tuned: Tuned, weights: Weights, batch: Batch) -> Tensor:
         """The task's loss with `weights` in place of the delta's, ()."""
         logits = forward_with(tuned, weights)(batch)
-        if self.per == "batch":
+        if self.by_tokens:
             return form.loss(logits, batch)
         rows = [form.loss(logits[i : i + 1], {name: t[i : i + 1] for name, t in batch.items()}) for i in range(len(logits))]
         return torch.stack(rows).mean()

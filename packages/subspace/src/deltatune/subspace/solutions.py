@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from deltatune.core.combining import other_meaning
+from deltatune.core.delta import DeltaConfig
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 from deltatune.core.reuse import TunedRun, open_run
@@ -60,16 +62,34 @@ def find_solutions(roots: Sequence[Path], tasks: Sequence[str], initial: Initial
 def open_solution(path: Path, name: str, initial: Initial) -> TunedRun:
     """A run that was tuned from the initial values of `name`; errors as `find_solutions`."""
     opened, start = open_run(path), initial.saved[name]
-    if (found := other_meaning(opened.saved.configs, start.configs)) is not None:
-        raise DeltatuneError(f"{path}: other settings than those of {initial.path / name} ({found}); tune it from there")
-    if opened.saved.base["digest"] != start.base["digest"]:
-        raise DeltatuneError(f"{path}: tuned on another base than {initial.path / name} is for; tune it from there")
+    require_kind(opened, start.configs, start.base, str(initial.path / name))
+    require_start(opened, str(start.digest), str(initial.path / name))
+    return opened
+
+
+def require_kind(opened: TunedRun, configs: Sequence[DeltaConfig], base: Mapping[str, Any], where: str) -> None:
+    """Require a run of a delta with the settings `configs`, on the model `base`; `where` these are, for what is said.
+
+    Raises:
+        DeltatuneError: other settings, or another base.
+    """
+    if (found := other_meaning(opened.saved.configs, configs)) is not None:
+        raise DeltatuneError(f"{opened.path}: other settings than those of {where} ({found}); tune it from there")
+    if opened.saved.base["digest"] != base["digest"]:
+        raise DeltatuneError(f"{opened.path}: tuned on another base than {where} is for; tune it from there")
+
+
+def require_start(opened: TunedRun, start: str, where: str) -> None:
+    """Require a run that was tuned from values of digest `start`.
+
+    Raises:
+        DeltatuneError: from others.
+    """
     facts = read_json(opened.folder / "run.json") if (opened.folder / "run.json").is_file() else {}
     digest = (facts.get("start") or {}).get("digest")
-    if digest != start.digest:
+    if digest != start:
         was = f"from values of digest {str(digest)[:12]}" if digest else "from values of its own"
         raise DeltatuneError(
-            f"{path}: tuned {was}, and {initial.path / name} has digest {str(start.digest)[:12]}; a solution counts as a "
+            f"{opened.path}: tuned {was}, and {where} has digest {start[:12]}; a solution counts as a "
             "difference to the common initial values, so tune it from there (`train-delta`)"
         )
-    return opened

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -77,6 +77,29 @@ def shared_examples(source: Task, unseen: Task) -> int:
     """How many test examples of `unseen` have the texts of a training example of `source`."""
     seen = {example.texts for example in source.train}
     return sum(example.texts in seen for example in unseen.test)
+
+
+def leaks(sources: Sequence[str], unseen: Sequence[str], load: Callable[[str], Task]) -> Iterator[str]:
+    """What makes a task of `unseen` less than unseen, in sentences: it is a source, or has test texts that a source trains on.
+
+    Args:
+        sources: the source tasks of a subspace.
+        unseen: the others.
+        load: a task with its examples, by name; of a source that cannot be loaded it is said that nothing was compared.
+    """
+    for task in sorted(set(unseen) & set(sources)):
+        yield f"{task} is a source task of this subspace: scores on it are not those of an unseen task"
+    tested = {task: load(task) for task in unseen if task not in sources}
+    for name in sources if tested else ():
+        try:
+            source = load(name)
+        except DeltatuneError as error:
+            yield f"source task {name} was not compared with the unseen ones: {error}"
+            continue
+        for task, found in tested.items():
+            if count := shared_examples(source, found):
+                said = f"{count} of {len(found.test)} test examples of {task}"
+                yield f"{said} have the texts of training examples of source task {name}"
 
 
 def folder_of(task: str) -> str:

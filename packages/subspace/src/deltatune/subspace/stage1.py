@@ -63,6 +63,7 @@ class Stage1:
         device: where to compute.
         dtype: in which the projections are kept and trained.
         shard: divide the projections among the processes of a launch; otherwise each holds all.
+        max_dev: the first N dev examples of each task at most; unlike with `dev_lines`, none is repeated.
     """
 
     init: Path
@@ -81,6 +82,7 @@ class Stage1:
     device: Device = "auto"
     dtype: Dtype = "fp32"
     shard: bool = True
+    max_dev: int | None = None
 
     def identity(self, tasks: Sequence[str], digests: Mapping[str, Any]) -> dict[str, Any]:
         """Plain values that decide the outcome."""
@@ -167,7 +169,7 @@ def gathered(
         forms.append(form)
         vectors.append([torch.stack([space.vector(name, each.saved.weights) for each in runs]) for name, runs in own.items()])
         train = form.features(exactly(task.train, config.train_lines))
-        parts.append((train, exactly(task.dev, config.dev_lines) if task.dev else [], task.test))
+        parts.append((train, exactly(task.dev, config.dev_lines)[: config.max_dev] if task.dev else [], task.test))
     if len({bool(form.task.regression) for form in forms}) > 1 and not isinstance(forms[0], TextFormat):
         raise DeltatuneError("tasks with classes and tasks with values do not go into one batch; name tasks of one sort")
     sources = Sources(list(found), forms, vectors)
@@ -181,11 +183,11 @@ def approximate(
     started = time.perf_counter()
     tuned = attach_each(inputs.backbone, space.configs)
     per = per_of(config.objective.draw, len(inputs.sources.names))
-    model = Approximation(space, tuned, inputs.sources, per)
+    model = Approximation(space, tuned, inputs.sources, by_tokens=per == "batch" and len(inputs.sources.names) == 1)
     tensors = trained(space.encoders)
     for tensor in tensors.values():
         tensor.requires_grad_(True)
-    drawn = _source(config, inputs, per)
+    drawn = _source(config, inputs, per, model.by_tokens)
     source: BatchSource = Lockstep(drawn, inputs.backbone.device) if isinstance(tensors, Divided) else drawn
     judge = Judge(model, inputs, config.mixtures)
     resume = folder.state if has_state(folder.state) else None
@@ -220,7 +222,7 @@ def approximate(
     return facts, [*curve, *records]
 
 
-def _source(config: Stage1, inputs: Loaded, per: Draw) -> Drawn:
+def _source(config: Stage1, inputs: Loaded, per: Draw, by_tokens: bool) -> Drawn:
     """The training examples of all tasks and what is drawn for each."""
     form = inputs.sources.forms[0]
     batches = Batches(
@@ -231,7 +233,7 @@ def _source(config: Stage1, inputs: Loaded, per: Draw) -> Drawn:
         config.train.group_by_length,
         config.train.token_budget,
         form.choose,
-        form.weigh if per == "batch" else None,
+        form.weigh if by_tokens else None,
     )
     return Drawn(batches, config.train.dropout_seed, config.objective.mixing, per, inputs.sources.counts())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,12 +19,14 @@ from deltatune.core.files import read_json, write_json
 from deltatune.core.formats import Format, build_format
 from deltatune.core.loading import load_backbone
 from deltatune.core.metrics import higher_is_better
+from deltatune.core.reuse import open_run
 from deltatune.core.tune_config import TuneConfig
 from deltatune.core.tuning import tune_to
 from deltatune.subspace.approximation import score_points
 from deltatune.subspace.coordinates import Coordinates, Decoders, used_space
 from deltatune.subspace.place import PROGRAM
 from deltatune.subspace.relative import chance_of, corrected, relative
+from deltatune.subspace.solutions import require_kind
 from deltatune.subspace.space import Subspace
 from deltatune.subspace.splits import folder_of
 from deltatune.subspace.views import attach_each
@@ -73,13 +76,19 @@ class Stage2:
             method = Coordinates(self.space, source, self.seed, decoders)
             about = {"command": f"{PROGRAM} optimize", **self.about}
             facts = tune_to(replace(base, train=train), path, about, CONFIG_OF_RUN, method=method)
-            found = facts["scores"].get("dev") or facts["scores"].get("test") or {"value": None, "metric": "accuracy"}
-            rank = (1 if higher_is_better(found["metric"]) else -1) * (found["value"] if found["value"] is not None else -1e9)
+            rank = _rank(facts["scores"].get("dev"))
             if best is None or rank > best[0]:
                 best = (rank, path, facts)
         if best is None:
             raise DeltatuneError("no learning rate given; give --lrs '[0.05]'")
         return best[1], best[2]
+
+
+def _rank(dev: Mapping[str, Any] | None) -> float:
+    """The score on dev, the higher the better; below all others where there is none."""
+    if dev is None or dev["value"] is None or math.isnan(dev["value"]):
+        return -math.inf
+    return (1 if higher_is_better(dev["metric"]) else -1) * float(dev["value"])
 
 
 CONFIG_OF_RUN = "# One run of `deltatune-subspace optimize`; the options are in the config.yaml of the folder above runs/.\n"
@@ -132,6 +141,7 @@ def carry_out(stage: Stage2) -> Iterator[dict[str, Any]]:
         configs = tuple(config for own in stage.space.configs.values() for config in own)
         form = build_format(backbone, task, choice.max_length, configs)
         beside = _originals(stage, task_name, task)
+        beside = beside if higher_is_better(form.metric) else {}  # a share of an error says nothing
         chance = {split: chance_of(form, part) for split, part in (("dev", task.dev), ("test", task.test)) if part}
         common = {"task": task_name, "seed": stage.seed, "k": stage.space.k}
         for record in _of_task(stage, scorer, form, task, task_name):
@@ -186,22 +196,33 @@ def _decoded(
     return records
 
 
+def require_originals(stage: Stage2) -> None:
+    """Require an original solution of every task and target.
+
+    Raises:
+        DeltatuneError: one is missing, not finished, or of another delta or base than the subspace's.
+    """
+    wanted = [(task, target) for task in stage.tasks for target in stage.targets]
+    for path, target in [(stage.originals(task, target), target) for task, target in wanted if stage.originals]:
+        if not (path / "run.json").is_file():
+            raise DeltatuneError(f"{path}: no original solution; make it with `train-delta`, or leave --originals out")
+        if read_json(path / "run.json").get("status") != "finished":
+            raise DeltatuneError(f"{path}: the original is not finished; give the command that made it again")
+        require_kind(open_run(path), stage.space.configs[target], stage.space.base, f"{target} of the subspace")
+
+
 def _originals(stage: Stage2, name: str, task: Task) -> dict[str, dict[str, float]]:
     """Target -> split -> score of its original solution on the same examples; empty without a root.
 
     Raises:
-        DeltatuneError: an original is missing, or was scored on other examples.
+        DeltatuneError: an original was scored on other examples.
     """
-    if stage.originals is None:
-        return {}
     found = {}
-    for target in stage.targets:
-        path = stage.originals(name, target)
-        if not (path / "run.json").is_file():
-            raise DeltatuneError(f"{path}: no original solution; make it with `train-delta`, or leave --originals out")
+    for path, target in [(stage.originals(name, target), target) for target in stage.targets if stage.originals]:
         facts = read_json(path / "run.json")
-        if facts.get("status") != "finished" or facts["data"]["digest"] != task.digest:
-            why = "is not finished" if facts.get("status") != "finished" else "was tuned and scored on other examples"
-            raise DeltatuneError(f"{path}: the original {why}; give the options of the task that it was made with")
+        if facts["data"]["digest"] != task.digest:
+            raise DeltatuneError(
+                f"{path}: the original was tuned and scored on other examples; give the options of the task that it was made with"
+            )
         found[target] = {split: numbers["value"] for split, numbers in facts["scores"].items()}
     return found

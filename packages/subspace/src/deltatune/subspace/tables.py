@@ -102,9 +102,8 @@ def _intervals(records: Sequence[Record]) -> str:
 
 def _gap(records: Sequence[Record]) -> str:
     """Paired on task, result and target: optimization of the target minus transfer into it."""
-    direct = {
-        (r["task"], r["result"], r["target"]): r["relative"] for r in records if r["kind"] == "optimization" and r["relative"]
-    }
+    known = [record for record in records if record["kind"] == "optimization" and record["relative"] is not None]
+    direct = {(r["task"], r["result"], r["target"]): r["relative"] for r in known}
     found: dict[tuple[str, Any], list[float]] = {}
     for record in records:
         key = (record["task"], record["result"], record["target"])

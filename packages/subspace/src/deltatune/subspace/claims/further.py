@@ -82,8 +82,9 @@ def fine_tuning(context: Context, seed: int) -> Effects:
     fourth = [r for r in records if r["kind"].endswith("transfer") and "modules" in (r["source"], r["target"])]
     into, out = mean(fourth, "transfer", target="modules"), mean(fourth, "transfer", source="modules")
     value = mean(fourth, "transfer")
+    beyond = [into - mean(fourth, "random transfer", target="modules"), out - mean(fourth, "random transfer", source="modules")]
     controls = {
-        "random": value - mean(fourth, "random transfer"),
+        "random": min(beyond),
         "zero": value - mean(records, "zero"),
         "mean_point": value - mean(records, "mean"),
         "chance": mean(fourth, "transfer", "value") - mean(fourth, "transfer", "chance"),

@@ -223,11 +223,9 @@ def above_chance(records: Sequence[Mapping[str, Any]], kind: str = "transfer") -
 
 
 def solved(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The gates of every claim: the least of the tasks' originals above chance, and above what is scored at the zero point."""
-    above: dict[str, list[float]] = {"chance": [], "zero": []}
-    for task in dict.fromkeys(r["task"] for r in records):
-        own = [r for r in records if r["task"] == task]
-        original = mean(own, "optimization", "original")
-        above["chance"].append(original - mean(own, "optimization", "chance"))
-        above["zero"].append(original - mean(own, "zero", "value"))
-    return {"solved": min(above["chance"]), "headroom": min(above["zero"])}
+    """The gates of every claim: the least of all originals (task and delta) above chance, and above its own initial values."""
+    beside = [r for r in records if r["kind"] == "zero"]
+    return {
+        "solved": 100 * min(r["original"] - r["chance"] for r in beside),
+        "headroom": 100 * min(r["original"] - r["value"] for r in beside),
+    }

@@ -76,7 +76,7 @@ def add(
         backbone = initial.backbone(model, device)
         moved = space.to(backbone.device)
         inputs = gathered(config, initial, found, backbone, moved)
-        approximation = Approximation(moved, attach_each(backbone, space.configs), inputs.sources, "batch")
+        approximation = Approximation(moved, attach_each(backbone, space.configs), inputs.sources, by_tokens=True)
         with torch.no_grad():
             points = {task: all_points(approximation, number) for number, task in enumerate(found)}
         more = replace(space, points={**space.points, **points})

@@ -47,6 +47,7 @@ def approximate(
     data_seed: int | None = None,
     train_lines: int | None = None,
     dev_lines: int | None = None,
+    max_dev: int | None = None,
     mixtures: int = 2,
     model: str | None = None,
     data_dir: Path | None = None,
@@ -81,6 +82,7 @@ def approximate(
         data_seed: of the order of examples, of the mixtures and of dropout; wins over the seeds of train.
         train_lines: training examples of each task: the first ones, of a smaller task all of them again and again.
         dev_lines: the same of dev.
+        max_dev: use the first N dev examples of each task.
         mixtures: seeded mixtures that are scored beside the centroid and each delta's own point.
         model: where the model is now, if not where it was.
         data_dir: where the tasks' files are now, if not where they were.
@@ -96,7 +98,7 @@ def approximate(
     settings = tuning(model="", task="", delta=Head(), train=train, lr=lr, data_seed=data_seed, precision=precision).train
     config = Stage1(
         init, tuple(solutions), tuple(named), tuple(only or ()), k, objective, with_rate(settings, 1e-3), seed, train_lines,
-        dev_lines, mixtures, data_dir, model, device, dtype, shard,
+        dev_lines, mixtures, data_dir, model, device, dtype, shard, max_dev,
     )  # fmt: skip
     facts = run_stage1(config, Place(out_dir, config_yaml, overwrite, tag, device), log_with)
     _show(facts, out_dir)

@@ -29,9 +29,10 @@ from deltatune.core.train import TrainConfig
 from deltatune.subspace import space as spaces
 from deltatune.subspace.commands.originals import OF_THE_INIT, chosen_tasks
 from deltatune.subspace.place import Found, Place
-from deltatune.subspace.solutions import place_of
+from deltatune.subspace.solutions import place_of, require_kind, require_start
 from deltatune.subspace.space import Subspace
-from deltatune.subspace.stage2 import CONTROLS, Stage2, carry_out
+from deltatune.subspace.splits import leaks
+from deltatune.subspace.stage2 import CONTROLS, Stage2, carry_out, require_originals
 from deltatune.subspace.views import attach_each
 
 COORDINATES = TrainConfig(
@@ -100,6 +101,7 @@ def optimize(
         space, config, known, sources or space.names, targets or space.names, lrs or (0.01, 0.05), out_dir,
         CONTROLS if controls is None else controls, partial(place_of, originals) if originals else None, seed, {"tag": tag},
     )  # fmt: skip
+    require_originals(stage)
     identity = {
         "subspace": space.digest, "tasks": known, "sources": list(stage.sources), "targets": list(stage.targets),
         "lrs": list(stage.lrs), "controls": list(stage.controls), "originals": originals, "seed": seed,
@@ -107,14 +109,17 @@ def optimize(
     }  # fmt: skip
 
     def work(folder: Any, processes: Any) -> Found:
+        found = list(leaks(list(space.points), known, lambda task: replace(config.task, task=task).load()))
         records = list(carry_out(stage))
-        return {"k": space.k, "sources": list(stage.sources), "targets": list(stage.targets)}, records
+        return {"k": space.k, "sources": list(stage.sources), "targets": list(stage.targets), "leaks": found}, records
 
     place = Place(out_dir, config_yaml, overwrite, tag, config.backbone.device)
     facts = place.once("optimize", identity, work)
     if facts.get("already_finished"):
         output(error=True).print(f"{out_dir} is finished already; --overwrite does it again", soft_wrap=True)
     show(read_records(out_dir))
+    for leak in facts.get("leaks", ()):
+        output(error=True).print(leak, soft_wrap=True)
 
 
 def show(records: Iterable[Mapping[str, Any]]) -> None:
@@ -245,6 +250,9 @@ def located(space: Subspace, opened: TunedRun, name: str) -> tuple[torch.Tensor,
         if method.get("subspace") != space.digest or method.get("decoders") != "trained":
             raise DeltatuneError(f"{opened.path}: its coordinates belong to another subspace or to random decoders; give its own")
         return torch.tensor(facts["found"]["coordinates"]), "coordinates as they were tuned"
+    where = f"{name} of the subspace {space.path}"
+    require_kind(opened, space.configs[name], space.base, where)
+    require_start(opened, str(space.about["init"][name]), where)
     vector = space.vector(name, opened.saved.weights)
     second = list(space.encoders.values())[1] if space.objective.shared_second_layer and name == space.names[0] else None
     own = space.encoders[name]

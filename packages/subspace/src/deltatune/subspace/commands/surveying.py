@@ -60,7 +60,7 @@ def landscape(
         plane: the triangle of three deltas' points, or a random plane through their middle.
         corners: the three deltas of the triangle; the first three by default.
         resolution: steps along an edge of the triangle; from the middle to the border of the plane.
-        extent: half the width of the plane, in mean distances of the points from their middle.
+        extent: half the width of the plane, in mean distances of the points from their middle; in its length where all lie there.
         seed: of the plane.
         split: which examples.
         max_examples: the first N of them.
@@ -132,22 +132,23 @@ def _grid(
     own = space.points[task][0]
     for corner in corners:
         space.require(corner)
-    if torch.equal(own, own[:1].expand_as(own)):
-        raise DeltatuneError(f"all deltas have one point for {task} in this subspace, so no plane lies through theirs")
+    if kind == "triangle" and torch.equal(own, own[:1].expand_as(own)):
+        raise DeltatuneError(f"all deltas have one point for {task} in this subspace, hence no triangle; take --plane random")
     if kind == "triangle":
         ends = torch.stack([own[space.names.index(corner)] for corner in corners])
         return [(flat(shares), torch.tensor(shares) @ ends) for shares in triangle(resolution)]
     middle = own.mean(dim=0)
-    length = extent * float((own - middle).norm(dim=1).mean().clamp(min=1e-6))
-    across = axes(space.k, length, torch.Generator().manual_seed(seed))
+    apart = float((own - middle).norm(dim=1).mean())
+    length = apart if apart > 1e-6 else max(float(middle.norm()), 1e-6)
+    across = axes(space.k, extent * length, torch.Generator().manual_seed(seed))
     return [((x, y), middle + torch.tensor((x, y)) @ across) for x, y in plane(resolution)]
 
 
 def report(results: list[Path], out_dir: Path, split: Literal["test", "dev"] = "test") -> None:
     """Make the tables of relative performance with intervals, and the figures, from results of `optimize`.
 
-    Writes report.md, table.csv and the figures. Several results of the same tasks with other seeds give intervals over tasks and
-    seeds; without several, over tasks alone.
+    Writes report.md, table.csv and the figures. Several results of the same tasks and k with other seeds give intervals over
+    tasks and seeds; without several, over tasks alone.
 
     Args:
         results: folders made by `optimize`, as a list: '[runs/unseen-0, runs/unseen-1]'.
@@ -162,6 +163,8 @@ def report(results: list[Path], out_dir: Path, split: Literal["test", "dev"] = "
         raise DeltatuneError(
             f"no {split} scores of `optimize` in {', '.join(map(str, results)) or 'no folder'}; give its folders"
         )
+    if len(of := sorted({record["k"] for record in records})) > 1:
+        raise DeltatuneError(f"results of k = {of[0]} and k = {of[1]} do not belong together; give those of one k")
     text = report_text(records, split)
     out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / "report.md", text)
