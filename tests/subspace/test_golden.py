@@ -11,11 +11,13 @@ from deltatune.core.delta import forward_with
 from deltatune.core.optim import Adafactor
 from deltatune.core.weights import flatten
 from deltatune.subspace.approximation import trimmed
+from deltatune.subspace.claims import CLAIMS
 from deltatune.subspace.coordinates import Coordinates
 from deltatune.subspace.decoders import Linear
-from deltatune.subspace.intrinsic import Fastfood, fwht
+from deltatune.subspace.intrinsic import Fastfood, draw_dense, fwht
 from deltatune.subspace.objective import encode_all, reconstructions, spread, stick
 from deltatune.subspace.projections import STD, draw, named
+from deltatune.subspace.relative import table
 
 KINDS = ("adapter", "lora", "prefix")
 
@@ -269,7 +271,58 @@ def test_the_structured_projection_and_its_gradient(golden, case):
 
 def test_the_dense_projection(golden):
     archive = golden("subspace", "intrinsic.npz")
-    close(torch.tensor(archive["random/R"]) @ torch.tensor(archive["random/x"]), archive["random/out"])
+    matrix, point = torch.tensor(archive["random/R"]), torch.tensor(archive["random/x"], requires_grad=True)
+    own = Linear(matrix)
+    assert (own.size, own.k) == tuple(matrix.shape)
+    out = own.decode(point)
+    close(out, archive["random/out"])
+    out.sum().backward()
+    close(point.grad, matrix.sum(dim=0))
+    # What `hypernetwork --differences dense` draws is such a matrix, N(0, 0.01^2), and is not normalised.
+    drawn = draw_dense(2000, 50, torch.Generator().manual_seed(0))
+    assert drawn.shape == (2000, 50)
+    assert float(drawn.mean()) == pytest.approx(0, abs=2e-4)  # 6 times 0.01 / sqrt(100000)
+    assert float(drawn.std()) == pytest.approx(0.01, rel=0.02)
+    assert torch.equal(draw_dense(2000, 50, torch.Generator().manual_seed(0)), drawn)
+
+
+TABLES = ("single_task_optimization", "single_task_transfer", "multi_task_optimization", "multi_task_transfer")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_published_table_is_shown_with_its_published_averages(golden, name):
+    tables = golden.case("subspace", "paper_tables.json", "tables")
+    assert set(tables) == set(TABLES)
+    columns, rows = tables[name]["columns"], tables[name]["rows"]
+    words = columns.index("test_task") + 1
+    deltas, named_rows = columns[words:-1], {" from ".join(row[:words][::-1]): row[words:] for row in rows}
+    shown = table(list(named_rows), deltas, lambda row, column: named_rows[row][deltas.index(column)], corner="test_task")
+    head, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()]
+    assert head == ["test_task", *deltas, "mean"]
+    found = {first: [float(cell) for cell in cells] for first, *cells in lines}
+    published = {**named_rows, "mean": tables[name]["stated_average"]}
+    assert list(found) == list(published)
+    other = {row: (found[row], published[row]) for row in found if found[row] != published[row]}
+    if name == "single_task_transfer":  # 600.9 / 6 is 100.15, published as 100.2; the nearest binary number is below it
+        mine, stated = other.pop("Rotten Tomatoes from SST-2")
+        assert (mine[:-1], mine[-1], stated[-1]) == (stated[:-1], 100.1, 100.2)
+    assert other == {}
+
+
+def test_the_cells_that_claims_name_are_in_the_published_tables(golden):
+    tables = golden.case("subspace", "paper_tables.json", "tables")
+    said = {claim.id: claim.paper_value for claim in CLAIMS}
+
+    def average(name, task):
+        columns = tables[name]["columns"]
+        return next(row[-1] for row in tables[name]["rows"] if row[columns.index("test_task")] == task)
+
+    single, several = "single_task_optimization", "multi_task_optimization"
+    assert said["C5"] == f"WSC {average(single, 'WSC')} -> {average(several, 'WSC')}"
+    assert said["C6"] == f"{average(single, 'Rotten Tomatoes')} against {average(single, 'WSC')}"
+    transfer = tables["multi_task_transfer"]
+    cells = [(row[i], row[0], transfer["columns"][i]) for row in transfer["rows"] for i in range(1, 7)]
+    assert [f"{task} {way} {value}" for value, task, way in cells if value > 100] == [said["C10"]]
 
 
 def test_linear_hypernetworks(golden):

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from deltatune.core.errors import DeltatuneError
+from deltatune.core.metrics import higher_is_better
 
 Plane = Literal["triangle", "random"]
 GOOD = 0.9  # of its own best score: where a delta counts as working
@@ -61,9 +62,12 @@ def flat(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def common_region(scores: Mapping[str, Sequence[float]]) -> float:
-    """Share of the points where every delta has at least 90% of its own best score; scores at equal points, better if greater."""
-    good = [np.asarray(values) >= GOOD * max(values) for values in scores.values()]
-    return float(np.logical_and.reduce(good).mean())
+    """Share of the points where every delta works: has at least 90% of its own best score, which is above 0.
+
+    Scores are at equal points, and better if greater.
+    """
+    good = [np.asarray(values) >= GOOD * max(values) - 1e-9 for values in scores.values() if max(values) > 0]
+    return float(np.logical_and.reduce(good).mean()) if len(good) == len(scores) else 0.0
 
 
 def correlations(scores: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
@@ -77,9 +81,11 @@ def correlations(scores: Mapping[str, Sequence[float]]) -> dict[str, float | Non
 
 
 def summary(records: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
-    """The common region and the correlations of a landscape's records on one split."""
+    """The common region and the correlations of a landscape's records on one split; of an error its inverse is the score."""
     own = [record for record in records if record["split"] == split]
     scores: dict[str, list[float]] = {}
     for record in own:
-        scores.setdefault(record["delta"], []).append(record["value"] if record["value"] is not None else 0.0)
+        value, better = record["value"], higher_is_better(record["metric"])
+        score = 0.0 if value is None else value if better else 1 / max(value, 1e-12)
+        scores.setdefault(record["delta"], []).append(score)
     return {"split": split, "common_region": common_region(scores), "correlations": correlations(scores)} if own else {}

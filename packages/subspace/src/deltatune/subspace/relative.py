@@ -25,8 +25,8 @@ _FEWEST = 1.0  # points above chance that an original must have for a corrected 
 
 
 def relative(value: float | None, original: float | None) -> float | None:
-    """E_rel in percent; None where a score is missing or the original's is 0."""
-    if value is None or original is None or original == 0:
+    """E_rel in percent; None where a score is missing or the original's is not above 0."""
+    if value is None or original is None or original <= 0:
         return None
     return 100 * value / original
 
@@ -41,8 +41,10 @@ def corrected(value: float | None, original: float | None, chance: float) -> flo
 def chance_of(form: Format, examples: Sequence[Example]) -> float:
     """The best score of one constant answer to `examples`; 0 where a constant has no score, as with a correlation."""
     references: list[Any] = form.references(examples)
-    firsts = [str(item[0]) if isinstance(item, list) and item else item for item in references]
-    candidates = [answer for answer, _ in Counter(firsts).most_common(_CANDIDATES)]
+    right = [answer for item in references for answer in (dict.fromkeys(map(str, item)) if isinstance(item, list) else [item])]
+    candidates: list[Any] = [answer for answer, _ in Counter(right).most_common(_CANDIDATES)]
+    if form.metric == "mse":
+        candidates.append(fmean(references))
     sign = 1 if higher_is_better(form.metric) else -1
     found = [score(form.metric, [candidate] * len(references), references).value for candidate in candidates]
     return sign * max((sign * value for value in found if not math.isnan(value)), default=0.0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from deltatune.core.metrics import higher_is_better
 from deltatune.subspace.relative import at_chance, bootstrap, paired, table
 
 Record = Mapping[str, Any]
@@ -129,9 +130,10 @@ def _absolute(records: Sequence[Record]) -> str:
 def _chance_cells(records: Sequence[Record]) -> Iterator[str]:
     """Which optimized or transferred solutions are no better than a guess, or cannot be told from one."""
     for record in records:
-        if record["kind"] in ("optimization", "transfer") and record["value"] is not None:
+        share = record["stderr"] is not None and higher_is_better(record["metric"])
+        if record["kind"] in ("optimization", "transfer") and record["value"] is not None and share:
             value, level = record["value"], record["chance"]
-            if record["stderr"] is not None and at_chance(value, level, record["n"]):
+            if at_chance(value, level, record["n"]):
                 where = f"{record['task']}: {record['source']} to {record['target']}"
                 ratio = "" if record["relative"] is None else f", relative {record['relative']:.1f}%"
                 yield f"{where}: {100 * value:.1f} beside chance {100 * level:.1f}{ratio}"

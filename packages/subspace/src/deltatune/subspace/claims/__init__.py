@@ -150,7 +150,8 @@ _ON_T5 = (
 _ENCODERS = {"C1": optimization, "C2": transfer, "C3": cost_of_transfer, "C8": order_of_targets}
 _ENCODER = tuple(
     replace(
-        claim, id=f"{claim.id}-encoder", run=partial(_ENCODERS[claim.id], setup=ON_ENCODER), tier="all",
+        claim, id=f"{claim.id}-encoder", statement=f"{claim.statement}, on the encoder", tier="all",
+        run=partial(_ENCODERS[claim.id], setup=ON_ENCODER),
         statistic=f"{claim.statistic}, on {ENCODER} asked by prompt", settings={**claim.settings, "one": ON_ENCODER.identity()},
     )
     for claim in _ON_T5
