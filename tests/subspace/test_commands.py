@@ -303,6 +303,16 @@ def test_tasks_of_a_split(bench, command, tmp_path):
     assert {record["task"] for record in read_records(tmp_path / "unseen")} == {second}
 
 
+def test_a_point_can_begin_at_the_mean_of_the_sources(bench, command, tmp_path):
+    words = ["optimize", "--subspace", bench / "space", "--tasks", f"[{bench / 'second.yaml'}]", *SHORT, "--lrs", "[1e-12]"]
+    command(*words, "--sources", "[lora]", "--controls", "[mean]", "--first", "mean", "--out_dir", tmp_path / "out")
+    facts = read_json(tmp_path / "out/runs/second/lora/lr-1e-12/run.json")
+    torch.testing.assert_close(torch.tensor(facts["found"]["coordinates"]), read(bench / "space").mean_point())
+    records = [record for record in read_records(tmp_path / "out") if (record["split"], record["target"]) == ("test", "prefix")]
+    assert {record["kind"] for record in records} == {"mean", "transfer"}
+    assert len({record["loss"] for record in records}) == 1
+
+
 def test_results_of_other_dimensions_are_not_pooled(bench, unseen, refused, tmp_path):
     out, _ = unseen
     shutil.copytree(out, tmp_path / "other")

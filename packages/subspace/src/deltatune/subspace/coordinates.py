@@ -19,6 +19,7 @@ from deltatune.subspace.projections import STD
 from deltatune.subspace.space import Subspace
 
 Decoders = Literal["trained", "random"]
+First = Literal["random", "mean"]
 
 
 @dataclass
@@ -28,23 +29,26 @@ class Coordinates(Method):
     Args:
         space: the subspace.
         source: name of the delta that it is decoded into while it is tuned.
-        seed: of the first point, N(0, 0.02^2), and of random decoders.
+        seed: of the first point and of random decoders.
         decoders: the trained ones, or (control) random ones with columns of the same lengths.
+        first: the point begins random, N(0, 0.02^2) (published), or at the mean of the source points.
     """
 
     space: Subspace
     source: str
     seed: int = 0
     decoders: Decoders = "trained"
+    first: First = "random"
     _used: Subspace | None = field(default=None, repr=False)
     _point: Tensor | None = field(default=None, repr=False)
 
     def settings(self) -> Mapping[str, Any]:
         """See `Method`."""
-        return {"subspace": self.space.digest, "source": self.source, "point_seed": self.seed, "decoders": self.decoders}
+        settings = {"subspace": self.space.digest, "source": self.source, "point_seed": self.seed, "decoders": self.decoders}
+        return {**settings, "first": self.first}
 
     def begin(self, tuned: Tuned, form: Format, task: Task) -> Mapping[str, Scores]:
-        """Draw the first point and give the delta its values.
+        """Take the first point and give the delta its values.
 
         Raises:
             DeltatuneError: another model than the subspace's, or no such delta.
@@ -52,7 +56,10 @@ class Coordinates(Method):
         self.space.require(self.source)
         self.space.require_base(tuned.backbone)
         self._used = used_space(self.space, self.decoders, self.seed).to(tuned.backbone.device)
-        first = torch.randn(self.space.k, generator=torch.Generator().manual_seed(self.seed)) * STD
+        if self.first == "mean":
+            first = self.space.mean_point()
+        else:
+            first = torch.randn(self.space.k, generator=torch.Generator().manual_seed(self.seed)) * STD
         self._point = first.to(tuned.backbone.device).requires_grad_(True)
         self.hold(tuned)
         return {}

@@ -23,7 +23,7 @@ from deltatune.core.reuse import open_run
 from deltatune.core.tune_config import TuneConfig
 from deltatune.core.tuning import tune_to
 from deltatune.subspace.approximation import score_points
-from deltatune.subspace.coordinates import Coordinates, Decoders, used_space
+from deltatune.subspace.coordinates import Coordinates, Decoders, First, used_space
 from deltatune.subspace.place import PROGRAM
 from deltatune.subspace.relative import chance_of, corrected, relative
 from deltatune.subspace.solutions import require_kind
@@ -49,6 +49,7 @@ class Stage2:
         originals: where the original solution of a task and a delta is, for relative performance.
         seed: of the first points and of random decoders.
         out_dir: root of the runs.
+        first: where a point begins.
     """
 
     space: Subspace
@@ -62,6 +63,7 @@ class Stage2:
     originals: Callable[[str, str], Path] | None = None
     seed: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    first: First = "random"
 
     def run(self, task: str, source: str, decoders: Decoders) -> tuple[Path, dict[str, Any]]:
         """Tune with every rate, or take up what is there; the folder and facts of the best one on dev."""
@@ -73,7 +75,7 @@ class Stage2:
             path = (
                 self.out_dir / "runs" / folder_of(task) / (source if decoders == "trained" else f"{source}-random") / f"lr-{lr:g}"
             )
-            method = Coordinates(self.space, source, self.seed, decoders)
+            method = Coordinates(self.space, source, self.seed, decoders, self.first)
             about = {"command": f"{PROGRAM} optimize", **self.about}
             facts = tune_to(replace(base, train=train), path, about, CONFIG_OF_RUN, method=method)
             rank = _rank(facts["scores"].get("dev"))

@@ -28,6 +28,7 @@ from deltatune.core.run import read_records
 from deltatune.core.train import TrainConfig
 from deltatune.subspace import space as spaces
 from deltatune.subspace.commands.originals import OF_THE_INIT, chosen_tasks
+from deltatune.subspace.coordinates import First
 from deltatune.subspace.place import Found, Place
 from deltatune.subspace.solutions import place_of, require_kind, require_start
 from deltatune.subspace.space import Subspace
@@ -54,6 +55,7 @@ def optimize(
     lrs: list[float] | None = None,
     originals: Path | None = None,
     controls: list[Control] | None = None,
+    first: First = "random",
     seed: int = 0,
     model: str | None = None,
     train: TrainConfig = COORDINATES,
@@ -80,6 +82,7 @@ def optimize(
         controls: of random (decoders with columns of the same lengths, tuned alike), zero (the initial values), mean (the mean of
             the source points, not tuned) and head (of what is found the task head alone, where it is part of the deltas; the rest
             at its initial values); all by default, [] for none.
+        first: a point begins random and near 0 (published), or at the mean of the source points.
         seed: of the first points and of random decoders.
         model: where the model is now, if not where it was.
         train: steps, batch size, schedule, selection; the rates are those of --lrs.
@@ -99,12 +102,13 @@ def optimize(
         raise DeltatuneError(f"--train.optimizer.lr {config.train.optimizer.lr:g}: the rates are those of --lrs; give them there")
     stage = Stage2(
         space, config, known, sources or space.names, targets or space.names, lrs or (0.01, 0.05), out_dir,
-        CONTROLS if controls is None else controls, partial(place_of, originals) if originals else None, seed, {"tag": tag},
+        CONTROLS if controls is None else controls, partial(place_of, originals) if originals else None, seed,
+        {"tag": tag}, first,
     )  # fmt: skip
     require_originals(stage)
     identity = {
         "subspace": space.digest, "tasks": known, "sources": list(stage.sources), "targets": list(stage.targets),
-        "lrs": list(stage.lrs), "controls": list(stage.controls), "originals": originals, "seed": seed,
+        "lrs": list(stage.lrs), "controls": list(stage.controls), "originals": originals, "seed": seed, "first": first,
         "run": {key: value for key, value in config.identity().items() if key in ("task", "train", "backbone")},
     }  # fmt: skip
 
