@@ -192,7 +192,7 @@ def main(
     model: str | None = None,
     rounds: int = 5,
     steps: int = 20,
-    sizes: tuple[int, ...] = (20_000, 40_000, 80_000),
+    sizes: tuple[int, ...] = (20_000, 40_000, 80_000, PUBLISHED),
     k: int = 100,
     table: Path | None = None,
     dry_run: bool = False,
@@ -220,7 +220,7 @@ def main(
     lines = records.read_text(encoding="utf-8").splitlines() if records.is_file() else []
     found = [json.loads(line) for line in lines]
     left = [part for part in parts if not any(record["part"] == part for record in found)]
-    seconds = {"update": (rounds + 1) * steps * 3.0, "memory": 15.0 * len(sizes), "processes": 60 + 6 * steps * 0.6}
+    seconds = {"update": (rounds + 1) * steps * 3.0, "memory": 15.0 * len(sizes) + 2e-4 * sum(sizes), "processes": 60 + 6 * steps * 0.6}
     print(f"{len(left)} of {len(parts)} parts to measure: {', '.join(left)}; {sum(seconds[p] for p in left) / 60:.0f} minutes")
     if dry_run:
         return
