@@ -220,7 +220,8 @@ def main(
     lines = records.read_text(encoding="utf-8").splitlines() if records.is_file() else []
     found = [json.loads(line) for line in lines]
     left = [part for part in parts if not any(record["part"] == part for record in found)]
-    seconds = {"update": (rounds + 1) * steps * 3.0, "memory": 15.0 * len(sizes) + 2e-4 * sum(sizes), "processes": 60 + 6 * steps * 0.6}
+    held = 15.0 * len(sizes) + 2e-4 * sum(sizes)
+    seconds = {"update": (rounds + 1) * steps * 3.0, "memory": held, "processes": 60 + 6 * steps * 0.6}
     print(f"{len(left)} of {len(parts)} parts to measure: {', '.join(left)}; {sum(seconds[p] for p in left) / 60:.0f} minutes")
     if dry_run:
         return
