@@ -62,6 +62,8 @@ def test_tasks_that_are_not_unseen_are_named():
     assert shared_examples(task, task) == 0
     known = {"source": task, "apart": load_task("world/topic-0", max_test=40), "twin": replace(task, test=task.train[:3])}
     assert shared_examples(task, known["twin"]) == 3
+    said = replace(task.train[0], texts=tuple(f"sentence: {text.upper()} !" for text in task.train[0].texts))
+    assert shared_examples(task, replace(task, test=[said])) == 1
 
     def load(name):
         if name not in known:

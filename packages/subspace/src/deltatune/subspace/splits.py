@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from deltatune.core.data import Task, short_name
+from deltatune.core.data import Example, Task, short_name
 from deltatune.core.errors import DeltatuneError
 from deltatune.core.files import read_json
 
@@ -74,9 +75,16 @@ def _notes(lists: dict[str, Any], sources: Sequence[str], unseen: Sequence[str])
 
 
 def shared_examples(source: Task, unseen: Task) -> int:
-    """How many test examples of `unseen` have the texts of a training example of `source`."""
-    seen = {example.texts for example in source.train}
-    return sum(example.texts in seen for example in unseen.test)
+    """How many test examples of `unseen` have the texts of a training example of `source`.
+
+    Letters and digits are compared, without case and without a field's name in front (`sentence: `), as in text-to-text files.
+    """
+
+    def letters(example: Example) -> str:
+        return "".join(re.sub(r"^\s*\w+:\s|[\W_]", "", text.lower()) for text in example.texts)
+
+    seen = {letters(example) for example in source.train}
+    return sum(letters(example) in seen for example in unseen.test)
 
 
 def leaks(sources: Sequence[str], unseen: Sequence[str], load: Callable[[str], Task]) -> Iterator[str]:
