@@ -15,6 +15,7 @@ PAGES = {
     "combos_grid": "performance",
     "modeconn": "modeconn",
     "modeconn_speed": "performance",
+    "subspace": "subspace",
     "subspace_speed": "performance",
 }
 
