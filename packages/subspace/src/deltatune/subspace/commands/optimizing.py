@@ -26,6 +26,7 @@ from deltatune.core.optim import OptimizerConfig
 from deltatune.core.reuse import TunedRun, open_run
 from deltatune.core.run import read_records
 from deltatune.core.train import TrainConfig
+from deltatune.core.tune_config import TaskChoice
 from deltatune.subspace import space as spaces
 from deltatune.subspace.commands.originals import OF_THE_INIT, chosen_tasks
 from deltatune.subspace.coordinates import First
@@ -113,7 +114,8 @@ def optimize(
     }  # fmt: skip
 
     def work(folder: Any, processes: Any) -> Found:
-        found = list(leaks(list(space.points), known, lambda task: replace(config.task, task=task).load()))
+        whole = TaskChoice("", config.task.data_dir, max_test=config.task.max_test)  # a source's training examples are all compared
+        found = list(leaks(list(space.points), known, lambda task: replace(whole, task=task).load()))
         records = list(carry_out(stage))
         return {"k": space.k, "sources": list(stage.sources), "targets": list(stage.targets), "leaks": found}, records
 
