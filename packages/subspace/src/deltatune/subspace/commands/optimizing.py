@@ -114,7 +114,7 @@ def optimize(
     }  # fmt: skip
 
     def work(folder: Any, processes: Any) -> Found:
-        whole = TaskChoice("", config.task.data_dir, max_test=config.task.max_test)  # a source's training examples are all compared
+        whole = TaskChoice("", config.task.data_dir, max_test=config.task.max_test)  # all training examples
         found = list(leaks(list(space.points), known, lambda task: replace(whole, task=task).load()))
         records = list(carry_out(stage))
         return {"k": space.k, "sources": list(stage.sources), "targets": list(stage.targets), "leaks": found}, records
